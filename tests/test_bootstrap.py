@@ -1,0 +1,108 @@
+"""The first cell of every notebook, locally and on an imitation of Colab."""
+
+import ast
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from timescope_lite.classroom import bootstrap as module
+from timescope_lite.classroom.bootstrap import Setup, bootstrap, first_cell
+from timescope_lite.common import UserError
+
+
+@pytest.fixture(autouse=True)
+def quiet_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIMESCOPE_PROFILE", "")
+    monkeypatch.setenv("TIMESCOPE_DEVICE", "cpu")
+    monkeypatch.setenv("TIMESCOPE_OUT", str(tmp_path / "out"))
+
+
+def test_it_names_profile_and_device_in_one_line_and_may_be_called_again(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    first = bootstrap()
+    printed = capsys.readouterr().out
+    assert (first.profile.name, first.device.type, first.out) == ("smoke", "cpu", tmp_path / "out")
+    assert first.out.is_dir() and os.environ["TIMESCOPE_PROFILE"] == "smoke"
+    assert printed.count("\n") == 1 and "profile smoke" in printed and "cpu" in printed and str(tmp_path) not in printed
+    assert bootstrap() == first and capsys.readouterr().out == printed
+    with pytest.raises(AttributeError):
+        first.out = Path()  # type: ignore[misc]
+
+
+def test_argument_then_environment_then_smoke(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIMESCOPE_PROFILE", "lab")
+    assert bootstrap().profile.name == "lab"
+    assert bootstrap("full").profile.name == "full" and os.environ["TIMESCOPE_PROFILE"] == "full"
+    monkeypatch.setenv("TIMESCOPE_PROFILE", "huge")
+    with pytest.raises(UserError, match="unknown profile 'huge'"):
+        bootstrap()
+
+
+def test_the_first_cell_is_three_statements_and_runs(tmp_path: Path) -> None:
+    source = first_cell()
+    assert len(ast.parse(source).body) == 3 and module.INSTALL_FROM in source
+    environment = {**os.environ, "PYTHONPATH": str(Path(module.__file__).parents[2])}
+    code = source + "\nassert setup.profile.name == 'smoke'"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("TimeScope-lite ")
+
+
+def test_the_first_cell_installs_where_the_package_is_absent() -> None:
+    asked: list[tuple[str, str]] = []
+    shell = types.SimpleNamespace(run_line_magic=lambda *words: asked.append(words))
+    lines = first_cell().replace('"timescope_lite"', '"timescope_lite_is_not_here"').splitlines()
+    exec("\n".join(lines[:-1]), {"get_ipython": lambda: shell})
+    assert asked == [("pip", f"install -q --no-deps {module.INSTALL_FROM}")]
+
+
+@pytest.fixture
+def colab(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Colab as far as bootstrap can see it: its module is there, av is missing, pip writes into a dictionary."""
+    installed = {"torch": "2.6.0+cu124", "numpy": "2.0.2"}
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: name == "google.colab" or None)
+    wanted = ["torch>=2.6", "numpy>=1.26", "av>=14", 'papermill>=2.6; extra == "lab"']
+    monkeypatch.setattr(module.importlib.metadata, "requires", lambda name: wanted)
+    monkeypatch.setattr(module, "_version", installed.get)
+    return installed
+
+
+def pip(installed: dict[str, str], calls: list[str], code: int = 0, **changes: str):
+    """A pip that installs av and whatever else `changes` says."""
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        pins = Path(command[command.index("-c") + 1]).read_text()
+        calls.append(f"{pins}|{' '.join(command[command.index('-c') + 2 :])}")
+        installed.update({"av": "14.0", **changes} if code == 0 else {})
+        return subprocess.CompletedProcess(command, code, "", "ERROR: first\nERROR: no network\n")
+
+    return run
+
+
+def test_on_colab_only_light_packages_are_installed_with_the_rest_pinned(colab, monkeypatch, capsys) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(module.subprocess, "run", pip(colab, calls))
+    assert isinstance(bootstrap(), Setup)
+    assert calls == ["torch==2.6.0+cu124\nnumpy==2.0.2\n|av>=14"]
+    assert "installed: av>=14" in capsys.readouterr().out
+    bootstrap()
+    assert len(calls) == 1
+
+
+def test_a_changed_torch_is_an_error_that_asks_for_a_restart(colab, monkeypatch) -> None:
+    monkeypatch.setattr(module.subprocess, "run", pip(colab, [], torch="2.13.0"))
+    with pytest.raises(UserError, match=r"changed torch from 2.6.0\+cu124 to 2.13.0.*Restart the runtime"):
+        bootstrap()
+
+
+def test_a_failed_install_says_what_and_why(colab, monkeypatch) -> None:
+    monkeypatch.setattr(module.subprocess, "run", pip(colab, [], code=1))
+    with pytest.raises(UserError, match="could not install av>=14.*no network"):
+        bootstrap()
+
+
+def test_here_is_not_colab() -> None:
+    assert module.on_colab() is False

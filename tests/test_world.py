@@ -1,0 +1,231 @@
+"""Tiny Town as symbols: stories, questions, the tokenizer, and the files of its domains."""
+
+import itertools
+import tomllib
+
+import numpy as np
+import pytest
+
+from timescope_lite.common import UserError
+from timescope_lite.text import SO, Vocabulary, Writer, check_round_trip, plain_words
+from timescope_lite.world import domain as world
+from timescope_lite.world.domain import EFFECT, PLACE, SIGN, TRACK0, load_domains, parse_domain, read_family
+from timescope_lite.world.story import StoryConfig, tell
+from timescope_lite.world.tasks import SKILLS, TASK_TYPES, TEMPLATES, ask, in_words, solve
+
+DOMAINS = list(load_domains().values())
+LENGTHS = (32, 64, 128, 300, 512)
+
+
+@pytest.fixture(scope="module")
+def writer():
+    return Writer(Vocabulary.of(DOMAINS), DOMAINS)
+
+
+def stories(count=12):
+    for seed, (domain, seconds) in zip(range(count), itertools.cycle(itertools.product(DOMAINS, LENGTHS)), strict=False):
+        yield tell(domain, seconds, seed)
+
+
+def test_chapters_tile_the_video_and_every_place_comes_once():
+    for story in stories():
+        assert story.chapter_start[0] == 0 and story.chapter_end[-1] == story.num_seconds
+        assert (story.chapter_start[1:] == story.chapter_end[:-1]).all()
+        assert len(set(story.place.tolist())) == story.num_chapters
+        for start, end, place in zip(story.chapter_start, story.chapter_end, story.place, strict=True):
+            assert (story.states[start:end, PLACE] == place).all()
+
+
+def test_signs_form_one_cycle_through_all_chapters():
+    for story in stories():
+        chapter, seen = 0, set()
+        while chapter not in seen:
+            seen.add(chapter)
+            assert (story.states[story.chapter_start[chapter] : story.chapter_end[chapter], SIGN] == story.place[story.sign_to[chapter]]).all()
+            chapter = int(story.sign_to[chapter])
+        assert len(seen) == story.num_chapters
+
+
+def test_an_effect_follows_its_cause_and_lasts_until_the_chapter_ends():
+    for story in stories(20):
+        for chapter in np.flatnonzero(story.effect):
+            event = story.cause_event[chapter]
+            assert story.event_word[event] == story.domain.cause_word(story.effect[chapter])
+            assert story.chapter_start[chapter] <= story.event_start[event]
+            shown = np.flatnonzero(story.states[:, EFFECT] == story.effect[chapter])
+            assert shown[0] == story.event_end[event] and shown[-1] == story.chapter_end[chapter] - 1
+            assert len(shown) == shown[-1] - shown[0] + 1
+
+
+def test_rival_effects_are_there_from_64_seconds_on():
+    counts = {seconds: [int((tell(DOMAINS[0], seconds, seed).effect > 0).sum()) for seed in range(30)] for seconds in (32, 64, 128, 512)}
+    assert min(counts[64]) >= 2 and np.mean(counts[64]) >= 2.9
+    assert min(counts[128]) >= 3 and min(counts[512]) >= 5
+
+
+def test_activities_last_two_to_five_seconds_and_never_repeat_at_once():
+    for story in stories():
+        length = story.event_end - story.event_start
+        assert length.min() >= 2 and length.max() <= 5
+        for track in range(4):
+            mine = np.flatnonzero(story.event_word // 16 == track)
+            assert (np.diff(story.event_word[mine]) != 0).all()
+            assert (story.event_start[mine][1:] >= story.event_end[mine][:-1]).all()
+            busy = np.flatnonzero(story.states[:, TRACK0 + track])
+            covered = np.concatenate([np.arange(a, b) for a, b in zip(story.event_start[mine], story.event_end[mine], strict=True)])
+            assert set(covered) <= set(busy)
+
+
+def test_activities_are_about_equally_frequent():
+    """A random walk by 1..15 modulo 16 must not favour an activity: else the text alone would tell something."""
+    words = np.concatenate([tell(DOMAINS[0], 512, seed).event_word for seed in range(40)])
+    counts = np.bincount(words, minlength=64)
+    causes = {DOMAINS[0].cause_word(effect) for effect in range(1, 7)}
+    ordinary = np.delete(counts, sorted(causes))
+    assert ordinary.min() > 0.75 * ordinary.mean() and ordinary.max() < 1.25 * ordinary.mean()
+
+
+def test_a_story_is_its_seed():
+    one, two, other = (tell(DOMAINS[1], 300, seed) for seed in (5, 5, 6))
+    assert one.digest() == two.digest() != other.digest()
+    assert tell(DOMAINS[1], 300, 5, StoryConfig(gap_s=(0, 5))).digest() != one.digest()
+
+
+def test_known_story_digest():
+    """A split is a seed: this value may change only together with the version of the package."""
+    assert tell(DOMAINS[0], 128, 1).digest()[:16] == KNOWN_DIGEST
+
+
+def test_stretched_chapters_keep_their_number():
+    plain = np.mean([tell(DOMAINS[0], 512, seed).num_chapters for seed in range(10)])
+    stretched = np.mean([tell(DOMAINS[0], 1024, seed, StoryConfig(stretch=2.0)).num_chapters for seed in range(10)])
+    assert abs(plain - stretched) < 1
+
+
+def test_too_short_a_story_is_refused():
+    with pytest.raises(UserError, match="too short"):
+        tell(DOMAINS[0], 10, 0)
+
+
+@pytest.mark.parametrize("kind", TEMPLATES)
+def test_every_question_has_exactly_one_answer(kind, writer):
+    rng, asked = np.random.default_rng(0), 0
+    for story in stories(25):
+        for _ in range(4):
+            question = ask(story, kind, rng)
+            if question is None:
+                continue
+            asked += 1
+            assert solve(story, kind, question.path[0], question.word, question.effect) == [(question.start_s, question.end_s)]
+            assert question.window_start_s <= question.start_s < question.end_s <= question.window_end_s
+            check_round_trip(writer, story, question)
+    assert asked > 50 or kind == "activity" and asked > 10
+
+
+def test_the_solver_can_say_no():
+    """The independent solver is no echo: about another place, or a story in which the cause stands elsewhere, it answers differently."""
+    story, rng = tell(DOMAINS[0], 512, 3), np.random.default_rng(1)
+    question = ask(story, "explicit", rng)
+    truth = [(question.start_s, question.end_s)]
+    others = [solve(story, "explicit", int(place), question.word) for place in story.place if place != question.path[0]]
+    assert all(found != truth for found in others)
+    assert any(found for found in others), "the same activity returns in other chapters"
+
+
+def test_kinds_are_task_types_or_skills():
+    assert set(TEMPLATES) == set(TASK_TYPES) | set(SKILLS)
+    with pytest.raises(UserError, match="unknown kind of question 'how'"):
+        ask(tell(DOMAINS[0], 64, 0), "how", np.random.default_rng(0))
+
+
+def test_reasoning_names_what_to_look_for_and_the_way(writer):
+    rng = np.random.default_rng(2)
+    story = tell(DOMAINS[0], 512, 3)
+    question = ask(story, "sign2", rng)
+    chain = writer.chain(story, question)
+    assert chain[-1] == SO and len(chain) == 5
+    text = writer.vocabulary.decode(chain[:-1])
+    assert text.startswith(story.domain.activity(question.word)) and text.endswith(story.domain.place(question.path[-1]))
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 2), (14, 16), (14, 18), (16, 32), (30, 64), (511, 512)])
+def test_times_survive_being_written(writer, start, end):
+    for clock in (0, 7, 480):
+        assert writer.read_interval(writer.interval(start, end, clock), clock) == (start, end)
+
+
+def test_window_is_the_segments_that_overlap(writer):
+    first = writer.vocabulary.first_segment
+    assert [code - first for code in writer.window(15, 17, 0)] == [0, 1]
+    assert [code - first for code in writer.window(16, 32, 5)] == [6, 6]
+
+
+def test_words_are_read_as_people_write_them(writer):
+    v, (activity, place) = writer.vocabulary, (DOMAINS[0].activity(5), DOMAINS[0].place(30))
+    role, verb, thing = activity.split()
+    plain = v.encode(f"when {activity} {place}")
+    assert v.encode(f"When does the {role.upper()} {verb} the {thing} at the {place}?!") == plain
+    assert v.encode(f"when does a {role} {verb}s the {thing}, in the {place}") == plain
+    assert plain_words("Find the moment!") == []
+
+
+@pytest.mark.parametrize("task", ["", "   ", "?!", "the of a"])
+def test_an_empty_task_is_refused_with_samples(writer, task):
+    with pytest.raises(UserError, match="no words that say what to look for; try: When does"):
+        writer.vocabulary.encode(task)
+
+
+def test_unknown_words_are_named_with_their_neighbours(writer):
+    with pytest.raises(UserError, match="unknown word 'flod': the nearest known words are flood"):
+        writer.vocabulary.encode("why is there a flod")
+    role, other = DOMAINS[0].cast[0].role, DOMAINS[0].cast[1].objects[0]
+    with pytest.raises(UserError, match="is nothing this town knows"):
+        writer.vocabulary.encode(f"when does the {role} {DOMAINS[0].cast[0].verbs[0]} the {other}")
+
+
+def table_of(name):
+    path = next(p for p in (world.Path(world.__file__).parent / "domains").glob("*.toml") if name in p.read_text())
+    return tomllib.loads(path.read_text())["domain"][0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.update(colour="red"), "unknown key 'colour'"),
+        (lambda t: t.pop("sky"), "key 'sky' is missing"),
+        (lambda t: t["cast"].pop(), "needs 4 roles in its cast, has 3"),
+        (lambda t: t["cast"][0].update(verbs=["lift", "kick", "hold", "eat"]), "has the verb 'eat'"),
+        (lambda t: t["cast"][0].update(objects=t["cast"][1]["objects"]), "names an object twice"),
+        (lambda t: t["cast"][0].update(objects=t["cast"][0]["objects"][:3]), "needs 4 verbs and 4 objects"),
+        (lambda t: t["places"].pop(), "needs 24 different places, has 23"),
+        (lambda t: t["places"].__setitem__(0, "cathedral"), "longer than 4 letters"),
+        (lambda t: t["rule"].pop(), "needs one rule for each effect"),
+        (lambda t: t["rule"][0].update(cause="nobody lift nothing"), "is no activity of this cast"),
+    ],
+)
+def test_a_bad_domain_is_named(change, message):
+    table = table_of(DOMAINS[0].name)
+    change(table)
+    with pytest.raises(UserError, match=message):
+        parse_domain(table, "town", "town.toml, harbour")
+
+
+def test_broken_toml_names_file_and_line(tmp_path):
+    (tmp_path / "mine.toml").write_text('family = "mine"\n[[domain]\nname = 1\n')
+    with pytest.raises(UserError, match=r"mine.toml: not valid TOML: .*line 2"):
+        read_family(tmp_path / "mine.toml")
+
+
+def test_words_mean_one_thing():
+    """A noun, an object or a role that meant two things would make a question ambiguous."""
+    by_use = {
+        "place": {noun for d in DOMAINS for noun in d.places},
+        "object": {name for d in DOMAINS for role in d.cast for name in role.objects},
+        "role": {role.role for d in DOMAINS for role in d.cast},
+        "other": set(world.COLOURS) | set(world.VERBS) | set(world.EFFECTS),
+    }
+    for one, two in itertools.combinations(by_use, 2):
+        assert not by_use[one] & by_use[two], f"{one} and {two} share a word"
+
+
+KNOWN_DIGEST = "4596d6b807aac79e"

@@ -1,0 +1,389 @@
+"""The command line: `timescope-lite COMMAND`. Bad input is one line on stderr and exit status 2, a failed run is 1."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from timescope_lite.common import UserError, data_root, pick_device, pick_dtype, project_root, read_json
+
+NAME = "timescope-lite"
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, help="Temporal grounding in long videos.")
+data_app = typer.Typer(rich_markup_mode=None, help="The videos and questions of a split.")
+app.add_typer(data_app, name="data")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+Checkpoint = Annotated[Path | None, typer.Option(help="A .safetensors file; the shipped model without it.")]
+Split = Annotated[str, typer.Option(help="dev, test, sealed, sealed-short, absent or a leave-out.")]
+Seed = Annotated[int | None, typer.Option(help="The seed is the split: another seed, other videos. The split's own without it.")]
+Profile = Annotated[str, typer.Option(help="smoke, lab or full.")]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command and exit: 0 done, 1 a run failed, 2 bad input. The traceback of an error is shown with --debug only."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    with warnings.catch_warnings():
+        if not debug:
+            warnings.showwarning = lambda message, *_, **__: print(f"{NAME}: note: {message}", file=sys.stderr)
+        try:
+            code = app(_fold_parameters([a for a in arguments if a != "--debug"]), prog_name=NAME, standalone_mode=False)
+        except (Exception, KeyboardInterrupt) as error:
+            if debug:
+                raise
+            code = _say(error)
+    if code == 130:  # newer versions of Typer turn Ctrl-C into this status themselves
+        print(f"{NAME}: stopped", file=sys.stderr)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(error: BaseException) -> int:
+    """Print an error in one line and give its exit status."""
+    # Typer's usage errors come from click or, in newer versions, from its own copy of it: both know format_message.
+    usage = getattr(error, "format_message", None)
+    if isinstance(error, UserError) or usage:
+        context = getattr(error, "ctx", None)
+        text, code = usage() + (f" See `{context.command_path} --help`." if context else "") if usage else str(error), 2
+    elif isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
+        return 130
+    else:
+        text, code = f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)", 1
+    print(f"{NAME}: {' '.join(text.split())}", file=sys.stderr)
+    return code
+
+
+def _fold_parameters(arguments: list[str]) -> list[str]:
+    """`-p NAME VALUE` as `-p NAME=VALUE`: Typer has no repeated option with two values."""
+    folded: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        folded.append(argument)
+        if argument in {"-p", "--parameter"} and arguments[:1] == ["run"]:
+            name = next(rest, "")
+            value = None if "=" in name else next(rest, None)
+            if not name or ("=" not in name and value is None):
+                raise UserError("-p needs a name and a value: -p NAME VALUE")
+            folded.append(name if value is None else f"{name}={value}")
+    return folded
+
+
+def _literal(text: str) -> Any:
+    """7, 0.5, true, [1, 2] or plain text, as one types them."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError):
+            continue
+    return text
+
+
+def _print(value: Any, as_json: bool, text: str) -> None:
+    print(json.dumps(value, indent=1, default=str) if as_json else text)
+
+
+def _call(module: str, function: str) -> Any:
+    """A function of the mechanism, imported on use: `--help` must not wait for torch."""
+    return getattr(importlib.import_module(f"timescope_lite.{module}"), function)
+
+
+@app.callback(invoke_without_command=True)
+def _root(context: typer.Context, debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+def ground(
+    video: Path, task: str, checkpoint: Checkpoint = None, r: int = 16, budget: float | None = None, as_json: AsJson = False
+) -> None:
+    """Find the interval of VIDEO that holds the evidence for TASK. --budget: attended KV at its peak, in frames' worth."""
+    found = _call("grounding", "ground")(video, task, checkpoint=checkpoint, r=r, budget=budget)
+    said = "the evidence is not in this video"
+    if found.interval is not None:
+        said = f"{_clock(found.interval.start_s)} - {_clock(found.interval.end_s)}  (confidence {found.confidence:.2f})"
+    window = f"reloaded {_clock(found.window.start_s)} - {_clock(found.window.end_s)}" if found.window else "nothing reloaded"
+    lines = [said, found.reasoning, f"{window} of {_clock(found.duration_s)}; attended KV {found.attended_frames:.0f} frames' worth"]
+    _print(found.as_dict(), as_json, "\n".join([*lines, *filter(None, [found.note])]))
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds, 1), 60)
+    return f"{int(minutes)}:{rest:04.1f}"
+
+
+@app.command()
+def encode(
+    video: Path, out: Annotated[Path, typer.Option("-o", "--out")], checkpoint: Checkpoint = None, r: int = 16, as_json: AsJson = False
+) -> None:
+    """Stream VIDEO once and keep its HVR and DVR in a folder."""
+    manifest = _call("grounding", "encode")(video, out, checkpoint=checkpoint, r=r)
+    _print(read_json(manifest, "manifest"), as_json, str(manifest))
+
+
+@data_app.command("build")
+def data_build(split: Split = "dev", seed: Seed = None, out: Path | None = None, as_json: AsJson = False) -> None:
+    """Render the videos and write the questions of a split."""
+    built = _call("corpus", "build")(split, seed, out)
+    _print(built, as_json, str(built))
+
+
+@data_app.command("check")
+def data_check(split: Split = "dev", seed: Seed = None, out: Path | None = None, as_json: AsJson = False) -> None:
+    """Verify a split against its seed; what is missing is built."""
+    checked = _call("corpus", "check")(split, seed, out)
+    _print(checked, as_json, str(checked))
+
+
+@app.command()
+def train(profile: Profile = "smoke", seed: int = 0, out: Path | None = None, resume: bool = False) -> None:
+    """Train a model: frames, dense, two-stage."""
+    _call("train", "main")(profile=profile, seed=seed, out=out, resume=resume)
+
+
+@app.command()
+def evaluate(
+    split: Annotated[str, typer.Option()],
+    out: Annotated[Path, typer.Option()],
+    seed: Seed = None,
+    checkpoints: Path | None = None,
+    predictions: Path | None = None,
+    as_json: AsJson = False,
+) -> None:
+    """Systems x split into one result.json; --predictions scores intervals that another program wrote."""
+    path = _call("evaluate", "evaluate")(split, out, seed=seed, checkpoints=checkpoints, predictions=predictions)
+    _print(read_json(path, "result file") if as_json else None, as_json, str(path))
+
+
+@app.command()
+def run(
+    notebooks: Annotated[list[str] | None, typer.Argument(help="Paths, names or numbers; every notebook without any.")] = None,
+    profile: Profile = "smoke",
+    parameter: Annotated[
+        list[str] | None, typer.Option("-p", "--parameter", help="NAME VALUE, as in the notebook's parameters cell.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Notebooks at a time.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Skip runs that are finished and unchanged.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder of the runs; runs/PROFILE of the checkout without it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run notebooks headlessly, print one table and write a report; exit status 1 if any failed."""
+    from timescope_lite.classroom import report, runner
+
+    paths = notebooks or [str(path) for path in _all_notebooks()]
+    given = {name: _literal(value) for name, _, value in (text.partition("=") for text in parameter or [])}
+    folder = out or runner.default_out(profile)
+    results = runner.run_notebooks(paths, profile=profile, parameters=given, jobs=jobs, out=folder, resume=resume)
+    page = report.write_report(folder, folder / "report.html")
+    _print([asdict(r) for r in results], as_json, f"{runner.summary_table(results)}\nreport: {page}")
+    raise typer.Exit(0 if all(result.ok for result in results) else 1)
+
+
+def _all_notebooks() -> list[Path]:
+    root = project_root()
+    found = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb")) if root else []
+    if not found:
+        raise UserError("there is no notebook to run: name one, or run from a checkout of the project")
+    return found
+
+
+@app.command()
+def report(
+    runs: Annotated[Path | None, typer.Argument(help="A folder of runs; runs/ of the checkout without it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The HTML page; report.html in the folder without it.")] = None,
+    record: Annotated[bool, typer.Option("--record", help="Also write times and outputs of these runs into README and notebooks.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """One self-contained HTML page from result files."""
+    from timescope_lite.classroom.report import write_report
+
+    runs = runs or (project_root() or data_root()) / "runs"
+    page = write_report(runs, out or runs / "report.html")
+    recorded = _record(runs) if record else None
+    _print({"report": page, "times": recorded}, as_json, "\n".join(str(path) for path in (page, recorded) if path))
+
+
+def _record(runs: Path) -> Path:
+    from timescope_lite.classroom import report as pages
+
+    root = project_root()
+    if root is None:
+        raise UserError("--record writes into the project's own files: run it from a checkout")
+    times = pages.record_times(runs, root / "figures" / "course_times.json")
+    for notebook in _all_notebooks():
+        finished = [path for path in runs.rglob(notebook.name) if _status(path.parent / "run.json") == "ok"]
+        if finished:
+            pages.store_outputs(max(finished, key=lambda path: path.stat().st_mtime), notebook)
+        pages.write_first_cell(notebook)
+        pages.write_measured(notebook, times)
+    pages.write_shelves(root / "README.md", root / "notebooks", times)
+    return times
+
+
+def _status(record: Path) -> str:
+    return str(read_json(record, "run record")["status"]) if record.exists() else "not run"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing `doctor` looked at: what it saw, and how to get it if it is missing. An optional thing may be missing."""
+
+    name: str
+    ok: bool
+    detail: str
+    fix: str = ""
+    optional: bool = False
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Look whether everything that the course needs is here; exit status 1 if something is missing."""
+    looks = (_look_python, _look_packages, _look_device, _look_decord, _look_av, _look_kernel, _look_data, _look_checkpoint, _look_chromium)
+    found = [_look(look) for look in looks]
+    lines = [f"{'ok' if f.ok else '--' if f.optional else 'NO':3} {f.name}: {f.detail}{'' if f.ok else f'. {f.fix}'}" for f in found]
+    _print([asdict(finding) for finding in found], as_json, "\n".join(lines))
+    raise typer.Exit(0 if all(finding.ok or finding.optional for finding in found) else 1)
+
+
+def _look(look: Any) -> Finding:
+    """A look that breaks is itself a finding: the doctor must not fall ill."""
+    try:
+        return look()  # type: ignore[no-any-return]
+    except Exception as error:
+        name = look.__name__.removeprefix("_look_")
+        return Finding(name, False, f"{type(error).__name__}: {error}", (look.__doc__ or "").strip())
+
+
+def _metadata() -> tuple[str, list[str]]:
+    """(requires-python, requirements) from the checkout's pyproject.toml or the installed package."""
+    import importlib.metadata
+    import tomllib
+
+    root = project_root()
+    if root is None:
+        about = importlib.metadata.metadata("timescope-lite")
+        return str(about["Requires-Python"]), [str(text) for text in about.get_all("Requires-Dist") or []]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lab = project.get("optional-dependencies", {}).get("lab", [])
+    return project["requires-python"], project["dependencies"] + lab
+
+
+def _look_python() -> Finding:
+    from packaging.specifiers import SpecifierSet
+
+    wanted = _metadata()[0]
+    return Finding("python", platform.python_version() in SpecifierSet(wanted), platform.python_version(), f"Install Python {wanted}.")
+
+
+def _look_packages() -> Finding:
+    """Run: pip install 'timescope-lite[lab]'"""
+    import importlib.metadata
+
+    from packaging.requirements import Requirement
+
+    wrong, wanted = [], [Requirement(text) for text in _metadata()[1]]
+    wanted = [r for r in wanted if r.marker is None or r.marker.evaluate({"extra": "lab"})]
+    for requirement in wanted:
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            version = ""
+        if not version or not requirement.specifier.contains(version, prereleases=True):
+            wrong.append(f"{requirement.name} {version or 'missing'}, wanted {requirement.specifier}")
+    detail = "; ".join(wrong) or f"{len(wanted)} in their ranges"
+    return Finding("packages", not wrong, detail, "Run: pip install 'timescope-lite[lab]'")
+
+
+def _look_device() -> Finding:
+    """Run: pip install torch"""
+    import torch
+
+    device = pick_device()
+    torch.ones(2, device=device).sum().item()
+    dtype = str(pick_dtype(device)).removeprefix("torch.")
+    return Finding("device", True, f"{device}, {dtype}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+
+
+def _clip(folder: str) -> str:
+    """A clip of eight grey frames."""
+    import av
+    import numpy as np
+
+    path = str(Path(folder) / "clip.mp4")
+    with av.open(path, "w") as container:
+        stream: Any = container.add_stream("libx264", rate=4)
+        stream.width = stream.height = 64  # decord reads no frame of 32 pixels' width
+        stream.pix_fmt = "yuv420p"
+        for i in range(8):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((64, 64, 3), 30 * i, np.uint8), format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def _look_decord() -> Finding:
+    """Run: pip install decord2 (it imports as decord; never install decord beside it)"""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        import decord
+
+        frames = decord.VideoReader(_clip(folder), num_threads=1).get_batch([0, 7]).asnumpy()
+    ok = bool(frames[1].mean() - frames[0].mean() > 150)
+    return Finding("decord", ok, "decodes a clip" if ok else "decodes a clip wrongly", "Run: pip install --force-reinstall decord2")
+
+
+def _look_av() -> Finding:
+    """Run: pip install av"""
+    import av
+
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, av.open(_clip(folder)) as container:
+        count = sum(1 for _ in container.decode(video=0))
+    return Finding("av", count == 8, f"writes and reads a clip ({count} of 8 frames)", "Run: pip install --force-reinstall av")
+
+
+def _look_kernel() -> Finding:
+    """Run: pip install ipykernel && python -m ipykernel install --sys-prefix"""
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    program = KernelSpecManager().get_kernel_spec("python3").argv[0]
+    mine = shutil.which(program) is None or os.path.samefile(Path(shutil.which(program) or program), sys.executable)
+    ok = program in {"python", "python3"} or mine
+    return Finding("kernel python3", ok, f"starts {program}", "Run: python -m ipykernel install --sys-prefix")
+
+
+def _look_data() -> Finding:
+    """Set TIMESCOPE_DATA to a folder that you may write to."""
+    folder = data_root()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        return Finding("data folder", True, f"{folder} is writable, {shutil.disk_usage(folder).free / 2**30:.0f} GiB free")
+
+
+def _look_checkpoint() -> Finding:
+    """Take timescope_lite/assets/ from the repository again, or reinstall the package."""
+    import hashlib
+
+    folder = Path(__file__).resolve().parent / "assets"
+    manifest = read_json(folder / "manifest.json", "manifest of checkpoints")
+    changed = [e["file"] for e in manifest.values() if hashlib.sha256((folder / e["file"]).read_bytes()).hexdigest() != e["sha256"]]
+    detail = f"{', '.join(changed)}: not the file that the manifest lists" if changed else f"{len(manifest)} in place, hashes agree"
+    return Finding("checkpoint", not changed, detail, "Take timescope_lite/assets/ from the repository again, or reinstall the package.")
+
+
+def _look_chromium() -> Finding:
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+    fix = "Needed for the browser test alone: install Chromium with your package manager."
+    return Finding("chromium", path is not None, path or "not found", fix, optional=True)
+
+
+if __name__ == "__main__":
+    main()

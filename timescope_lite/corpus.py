@@ -1,0 +1,458 @@
+"""Pile and Bench, both drawn from Tiny Town. The Pile is an endless stream of training batches; the Bench is mp4 files with questions.
+
+A batch is a function of (seed, step): training that is resumed after a kill sees exactly what it would have seen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from timescope_lite import __version__
+from timescope_lite.common import UserError, atomic_path, data_root, from_mapping, write_json
+from timescope_lite.model.frame_encoder import FrameEncoder
+from timescope_lite.text import ANSWER, CHAIN_LOSS, DIRECT, NO_LOSS, NUM_SEGMENT_CODES, PAD, THINK, TIME_LOSS, WINDOW, Writer
+from timescope_lite.video import read_frames, write_mp4
+from timescope_lite.world.domain import COLOURS, EFFECT, EFFECTS, NUM_ACTIVITIES, NUM_NOUNS, NUM_TRACKS, PLACE, SIGN, TRACK0, Domain, load_domains
+from timescope_lite.world.render import render_frames, render_video, to_model_size
+from timescope_lite.world.story import Story, StoryConfig, tell
+from timescope_lite.world.tasks import Question, ask, in_words, solve
+
+MAX_CODEC_ERROR = 12.0  # mean absolute difference per channel, of 255, between a drawn and a decoded picture
+
+
+class FeatureSource(Protocol):
+    """Draws stories with their frame features (F, K, width) float32: symbols, or pixels through the frame encoder."""
+
+    width: int
+
+    def draw(self, domains: Sequence[Domain], num_seconds: int, seed: tuple[int, ...], config: StoryConfig) -> tuple[Story, Tensor]: ...
+
+    def directions(self) -> dict[str, Tensor]: ...
+
+
+class Symbols:
+    """What there is to name in a picture, as classes over all domains: colour and noun of place and sign, effect, and what each track does."""
+
+    def __init__(self, domains: Sequence[Domain]) -> None:
+        self.domains = list(domains)
+        nouns = list(dict.fromkeys(noun for d in domains for noun in d.places))
+        self._noun = {d.name: np.array([nouns.index(n) for n in d.places]) for d in domains}
+        self.sizes = (6, len(nouns), 6, len(nouns), 1 + len(EFFECTS)) + (1 + NUM_ACTIVITIES * len(domains),) * NUM_TRACKS
+
+    def named(self) -> dict[str, tuple[int, int]]:
+        """Part of a phrase -> the field and class that it names (places by colour and noun, effects, activities)."""
+        named: dict[str, tuple[int, int]] = {colour: (0, i) for i, colour in enumerate(COLOURS)}
+        named |= {effect: (4, i + 1) for i, effect in enumerate(EFFECTS)}
+        for number, domain in enumerate(self.domains):
+            named |= {noun: (1, int(i)) for noun, i in zip(domain.places, self._noun[domain.name], strict=True)}
+            for word in range(NUM_TRACKS * NUM_ACTIVITIES):
+                track, activity = divmod(word, NUM_ACTIVITIES)
+                named[domain.activity(word)] = (5 + track, 1 + activity + NUM_ACTIVITIES * number)
+        return named
+
+    def classes(self, domain: Domain, states: np.ndarray) -> np.ndarray:
+        """State rows (F, 7) -> classes (F, 9); activity classes are numbered domain by domain, 0 is idle."""
+        rows, noun = states.astype(np.int64), self._noun[domain.name]
+        shift = NUM_ACTIVITIES * [d.name for d in self.domains].index(domain.name)
+        place, sign, tracks = rows[:, PLACE], rows[:, SIGN], rows[:, TRACK0:]
+        fixed = [place // NUM_NOUNS, noun[place % NUM_NOUNS], sign // NUM_NOUNS, noun[sign % NUM_NOUNS], rows[:, EFFECT]]
+        return np.column_stack([*fixed, np.where(tracks > 0, tracks + shift, 0)])
+
+
+class SymbolicSource:
+    """One-hot symbols plus Gaussian noise: what a perfect frame encoder would say. For studies of the world, not for the course's numbers."""
+
+    def __init__(self, domains: Sequence[Domain], noise: float = 0.1) -> None:
+        self.symbols, self.noise = Symbols(domains), noise
+        self._first = np.concatenate([[0], np.cumsum(self.symbols.sizes)])
+        self.width = int(self._first[-1])
+
+    def features(self, story: Story, rng: np.random.Generator) -> Tensor:
+        """(F, 1, width)."""
+        columns = self._first[:-1] + self.symbols.classes(story.domain, story.states)
+        out = rng.standard_normal((len(columns), self.width), dtype=np.float32) * self.noise
+        out[np.arange(len(columns))[:, None], columns] += 1
+        return torch.from_numpy(out)[:, None]
+
+    def draw(self, domains: Sequence[Domain], num_seconds: int, seed: tuple[int, ...], config: StoryConfig) -> tuple[Story, Tensor]:
+        story, rng = _tell_one(domains, num_seconds, seed, config)
+        return story, self.features(story, rng)
+
+    def directions(self) -> dict[str, Tensor]:
+        """Where each part of a phrase lies in feature space (for TimeScope.align)."""
+        eye = torch.eye(self.width)
+        return {part: eye[int(self._first[field]) + cls] for part, (field, cls) in self.symbols.named().items()}
+
+
+class PixelSource:
+    """Pictures drawn at 1 frame per second, through the frozen frame encoder. Slower than a cache, endless in variety."""
+
+    def __init__(self, encoder: FrameEncoder, domains: Sequence[Domain], batch_frames: int = 256) -> None:
+        self.encoder, self.symbols, self.batch_frames = encoder, Symbols(domains), batch_frames
+        self.width = encoder.config.feature_width
+
+    def features(self, story: Story, rng: np.random.Generator) -> Tensor:
+        """(F, K, width); the pictures carry the noise that a video codec leaves."""
+        seconds = np.arange(story.num_seconds, dtype=float)
+        parts = []
+        for at in range(0, story.num_seconds, self.batch_frames):
+            chosen = slice(at, at + self.batch_frames)
+            pixels = to_model_size(render_frames(story.domain, story.states[chosen], seconds[chosen]))
+            parts.append(self.encoder.encode_pixels(torch.from_numpy(like_a_codec(pixels, rng))))
+        return torch.cat(parts)
+
+
+    def draw(self, domains: Sequence[Domain], num_seconds: int, seed: tuple[int, ...], config: StoryConfig) -> tuple[Story, Tensor]:
+        story, rng = _tell_one(domains, num_seconds, seed, config)
+        return story, self.features(story, rng)
+
+    def directions(self) -> dict[str, Tensor]:
+        """Where each part of a phrase lies in feature space: the frame encoder's own classifiers, centred per field."""
+        weights = [(head.weight - head.weight.mean(0)) * self.encoder.std for head in self.encoder.heads]
+        return {part: weights[field][cls] for part, (field, cls) in self.symbols.named().items()}
+
+
+class CachedSource:
+    """A pool of stories per video length whose features are computed when first drawn and then kept (float16): the encoder is frozen, so once is enough.
+
+    The questions about a story are new each time. `frames` bounds the pool of every length.
+    """
+
+    def __init__(self, source: PixelSource, seed: int, frames: int = 120_000) -> None:
+        self.source, self.seed, self.frames = source, seed, frames
+        self.width = source.width
+        self._kept: dict[tuple[int, int], tuple[Story, Tensor]] = {}
+
+    def draw(self, domains: Sequence[Domain], num_seconds: int, seed: tuple[int, ...], config: StoryConfig) -> tuple[Story, Tensor]:
+        number = int(np.random.default_rng(seed).integers(max(1, self.frames // num_seconds)))
+        key = (num_seconds, number)
+        if key not in self._kept:
+            story, features = self.source.draw(domains, num_seconds, (self.seed, *key), config)
+            self._kept[key] = story, features.half()
+        story, features = self._kept[key]
+        return story, features.float()
+
+    def directions(self) -> dict[str, Tensor]:
+        return self.source.directions()
+
+
+def _tell_one(domains: Sequence[Domain], num_seconds: int, seed: tuple[int, ...], config: StoryConfig) -> tuple[Story, np.random.Generator]:
+    rng = np.random.default_rng((*seed, 1))
+    return tell(domains[int(rng.integers(len(domains)))], num_seconds, seed, config), rng
+
+
+def like_a_codec(pixels: np.ndarray, rng: np.random.Generator, strength: float = 5.0) -> np.ndarray:
+    """Pictures uint8 (F, H, W, 3) with smooth noise of about the size that H.264 leaves, so that training sees what decoding gives."""
+    F, H, W, _ = pixels.shape
+    noise = rng.standard_normal((F, H, W, 1), dtype=np.float32)
+    smooth = (noise + np.roll(noise, 1, axis=2)) * (strength * rng.random() * 0.7)
+    return np.clip(pixels + smooth, 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What a training step asks for. `kinds` are weights; `think` and `coarse` are the shares of questions with reasoning and with a window as answer."""
+
+    kinds: Mapping[str, float]
+    think: float = 0.6
+    coarse: float = 0.3
+    jitter_s: tuple[int, int] = (-2, 4)
+    misplaced: float = 0.0
+
+
+@dataclass
+class Batch:
+    """One training step. tokens (B, Q, T) ids; loss (B, Q, T): what position t is to predict of token t + 1 (NO_LOSS, CHAIN_LOSS, TIME_LOSS).
+
+    fine (B, Q) bool; window (B, Q, 2): first and last segment to reload for a fine question.
+    """
+
+    features: Tensor
+    clock: Tensor
+    tokens: Tensor
+    loss: Tensor
+    fine: Tensor
+    window: Tensor
+    kinds: list[list[str]]
+
+    def to(self, device: torch.device) -> Batch:
+        moved = {name: getattr(self, name).to(device) for name in ("features", "clock", "tokens", "loss", "fine", "window")}
+        return Batch(**moved, kinds=self.kinds)
+
+
+class Pile:
+    """Endless training data over some domains; every batch follows from (seed, step)."""
+
+    def __init__(self, domains: Sequence[Domain], source: FeatureSource, writer: Writer, seed: int, story: StoryConfig | None = None) -> None:
+        self.domains, self.source, self.writer, self.seed = list(domains), source, writer, seed
+        self.story = story or StoryConfig()
+
+    def batch(self, step: int, num_seconds: int, videos: int, questions: int, mix: Mix) -> Batch:
+        """Draw `videos` stories of `num_seconds` with `questions` questions each."""
+        rng = np.random.default_rng((self.seed, step))
+        drawn = [self.source.draw(self.domains, num_seconds, (self.seed, step, i), self.story) for i in range(videos)]
+        stories = [story for story, _ in drawn]
+        S = self.writer.vocabulary.frames_per_segment
+        clock = rng.integers(0, NUM_SEGMENT_CODES - -(-num_seconds // S) + 1, size=videos)
+        rows = [[self._row(story, int(c), mix, rng) for _ in range(questions)] for story, c in zip(stories, clock, strict=True)]
+        tokens, loss = _pad_rows([[r.tokens for r in video] for video in rows], [[r.loss for r in video] for video in rows])
+        return Batch(
+            features=torch.stack([features for _, features in drawn]),
+            clock=torch.from_numpy(clock),
+            tokens=tokens,
+            loss=loss,
+            fine=torch.tensor([[r.fine for r in video] for video in rows]),
+            window=torch.tensor([[r.window for r in video] for video in rows]),
+            kinds=[[r.kind for r in video] for video in rows],
+        )
+
+    def _row(self, story: Story, clock: int, mix: Mix, rng: np.random.Generator) -> _Row:
+        question = draw_question(story, mix.kinds, rng)
+        fine = rng.random() >= mix.coarse
+        think = rng.random() < mix.think
+        tokens, loss = write_example(self.writer, story, question, clock, fine, think)
+        window = augmented_window(question, story.num_seconds, self.writer.vocabulary.frames_per_segment, mix, rng)
+        return _Row(tokens, loss, fine, window, question.kind)
+
+
+@dataclass(frozen=True)
+class _Row:
+    tokens: list[int]
+    loss: list[int]
+    fine: bool
+    window: tuple[int, int]
+    kind: str
+
+
+def draw_question(story: Story, kinds: Mapping[str, float], rng: np.random.Generator) -> Question:
+    """A question whose kind is drawn by weight; a kind that the story does not offer is drawn again."""
+    names, weights = list(kinds), np.array(list(kinds.values()), dtype=float)
+    while True:
+        question = ask(story, names[int(rng.choice(len(names), p=weights / weights.sum()))], rng)
+        if question is not None:
+            return question
+
+
+def write_example(writer: Writer, story: Story, question: Question, clock: int, fine: bool, think: bool) -> tuple[list[int], list[int]]:
+    """Token ids of one training example and, per position, what it must predict next.
+
+    Layout: question, <think> or <direct>, [reasoning, <so>], <window> segment segment, or <answer> segment offset segment offset. The question and
+    the tags are given, so nothing is to be learned there.
+    """
+    prompt = [*writer.question(story, question), THINK if think else DIRECT]
+    chain = writer.chain(story, question) if think else []
+    times = writer.interval(question.start_s, question.end_s, clock) if fine else writer.window(question.window_start_s, question.window_end_s, clock)
+    tokens = [*prompt, *chain, ANSWER if fine else WINDOW, *times]
+    loss = [NO_LOSS] * (len(prompt) - 1) + [CHAIN_LOSS] * len(chain) + [NO_LOSS] + [TIME_LOSS] * len(times) + [NO_LOSS]
+    return tokens, loss
+
+
+def augmented_window(question: Question, num_seconds: int, S: int, mix: Mix, rng: np.random.Generator) -> tuple[int, int]:
+    """Temporal augmentation: segments of the true window with each edge moved by jitter_s (or, seldom, a window that misses; ours, the paper names none)."""
+    low, high = mix.jitter_s
+    start = question.window_start_s - int(rng.integers(low, high + 1))
+    end = question.window_end_s + int(rng.integers(low, high + 1))
+    last = num_seconds - 1
+    first_idx, last_idx = min(max(start, 0), last) // S, min(max(end - 1, start, 0), last) // S
+    if rng.random() < mix.misplaced:
+        width = last_idx - first_idx
+        first_idx = int(rng.integers(0, max(1, last // S - width + 1)))
+        last_idx = first_idx + width
+    return first_idx, last_idx
+
+
+def _pad_rows(tokens: list[list[list[int]]], loss: list[list[list[int]]]) -> tuple[Tensor, Tensor]:
+    longest = max(len(row) for video in tokens for row in video)
+    fill = lambda rows, value: torch.tensor([[row + [value] * (longest - len(row)) for row in video] for video in rows])  # noqa: E731
+    return fill(tokens, PAD), fill(loss, NO_LOSS)
+
+
+# --- Bench ------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Split:
+    """What a split is: how many videos, of which lengths (seconds), with how many questions each. A split is a seed; any seed works."""
+
+    videos: int
+    seconds: tuple[int, int]
+    questions: int
+    seed: int
+    fps: float = 2.0
+
+
+SPLITS = {
+    "sample": Split(videos=3, seconds=(96, 128), questions=4, seed=1),
+    "dev": Split(videos=24, seconds=(128, 512), questions=12, seed=2),
+    "test": Split(videos=48, seconds=(128, 512), questions=12, seed=3),
+    "sealed": Split(videos=48, seconds=(128, 512), questions=12, seed=4),
+    "sealed-short": Split(videos=40, seconds=(128, 512), questions=9, seed=5),
+    "hour": Split(videos=1, seconds=(3600, 3600), questions=6, seed=6),
+}
+BENCH_KINDS = ("explicit", "sign1", "why", "explicit", "sign2", "why")
+POSITION_BINS = 10
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question of the bench with its truth, and what is needed to tell its story again."""
+
+    video: str
+    domain: str
+    story_seed: int
+    duration_s: int
+    text: str
+    question: Question
+
+    def as_row(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "question"} | dataclasses.asdict(self.question)
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any], where: str) -> Item:
+        """An Item from a JSON row; UserError names the file and what is wrong (an unknown key, an interval outside its video)."""
+        names = {f.name for f in dataclasses.fields(Question)}
+        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items() if key in names}
+        item = from_mapping(cls, {k: v for k, v in row.items() if k not in names} | {"question": from_mapping(Question, fields, where)}, where)
+        q = item.question
+        if not 0 <= q.start_s < q.end_s <= item.duration_s:
+            raise UserError(f"{where}: the interval [{q.start_s}, {q.end_s}] s is not inside {item.video} (0 to {item.duration_s} s); mend the annotation")
+        return item
+
+
+def get_split(name: str) -> Split:
+    """The split called `name`; UserError with the known names otherwise."""
+    if name not in SPLITS:
+        raise UserError(f"unknown split {name!r}: expected one of {', '.join(SPLITS)}")
+    return SPLITS[name]
+
+
+def split_folder(name: str, seed: int | None = None, root: Path | None = None) -> Path:
+    """Where the files of a split lie: one folder per split, seed and length of the questions list."""
+    split = get_split(name)
+    return (root or data_root() / "videos") / f"{name}-{split.seed if seed is None else seed}"
+
+
+def story_of(item: Item) -> Story:
+    """The story behind a question, told again from its seed."""
+    domains = load_domains()
+    if item.domain not in domains:
+        raise UserError(f"{item.video}: unknown domain {item.domain!r}; this version knows {', '.join(domains)}")
+    return tell(domains[item.domain], item.duration_s, item.story_seed)
+
+
+def plan(name: str, seed: int | None = None) -> list[tuple[Story, list[Item]]]:
+    """The stories and questions of a split, without pixels. Types take turns; targets are spread evenly over positions in the video."""
+    split = get_split(name)
+    seed = split.seed if seed is None else seed
+    rng = np.random.default_rng((seed, 99))
+    domains = list(load_domains().values())
+    filled = np.zeros(POSITION_BINS, dtype=int)
+    lengths = np.linspace(*split.seconds, split.videos).round().astype(int)
+    videos = []
+    for i, seconds in enumerate(lengths):
+        story_seed = int(rng.integers(2**31))
+        story = tell(domains[i % len(domains)], int(seconds), story_seed)
+        questions = _choose_questions(story, split.questions, filled, rng)
+        file = f"{name}_{i:03d}.mp4"
+        videos.append((story, [Item(file, story.domain.name, story_seed, int(seconds), in_words(story, q), q) for q in questions]))
+    return videos
+
+
+def _choose_questions(story: Story, count: int, filled: np.ndarray, rng: np.random.Generator) -> list[Question]:
+    """Questions of all types in turn, each the best of several draws for an even spread of positions. Updates `filled`."""
+    chosen: list[Question] = []
+    kinds = [BENCH_KINDS[(i + int(rng.integers(1))) % len(BENCH_KINDS)] for i in range(count)]
+    for kind in kinds:
+        drawn = [q for q in (ask(story, kind, rng) for _ in range(12)) if q is not None and q not in chosen]
+        fresh = [q for q in drawn if all((q.start_s, q.end_s) != (c.start_s, c.end_s) for c in chosen)] or drawn
+        if not fresh:
+            continue
+        bin_of = [min(int((q.start_s + q.end_s) / 2 / story.num_seconds * POSITION_BINS), POSITION_BINS - 1) for q in fresh]
+        best = int(np.argmin(filled[bin_of]))
+        filled[bin_of[best]] += 1
+        chosen.append(fresh[best])
+    return chosen
+
+
+def build(name: str, seed: int | None = None, root: Path | None = None, progress: bool = True) -> Path:
+    """Render a split to mp4 files and `questions.jsonl`; returns its folder. What is there already is kept; `split.json` is written last.
+
+    Each file is written atomically, so a build that was killed goes on where it stopped.
+    """
+    folder = split_folder(name, seed, root)
+    if (folder / "split.json").is_file():
+        return folder
+    videos = plan(name, seed)
+    for story, items in tqdm(videos, desc=f"building {folder.name}", disable=not progress):
+        path = folder / items[0].video
+        if not path.is_file():
+            write_mp4(path, render_video(story.domain, story.states, fps=get_split(name).fps), get_split(name).fps)
+    rows = [item.as_row() for _, items in videos for item in items]
+    with atomic_path(folder / "questions.jsonl") as temporary:
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    card = {"split": name, "version": __version__, "videos": len(videos), "questions": len(rows), "stories": [s.digest() for s, _ in videos]}
+    write_json(folder / "split.json", card)
+    return folder
+
+
+def read_questions(folder: Path) -> list[Item]:
+    """The questions of a built split, checked row by row."""
+    path = Path(folder) / "questions.jsonl"
+    if not path.is_file():
+        raise UserError(f"{folder} has no questions.jsonl; build it with `timescope-lite data build`")
+    rows = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            rows.append(Item.from_row(json.loads(line), f"{path.name}, line {number}"))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path.name}, line {number} is not valid JSON ({error}); build the split again") from None
+    return rows
+
+
+def check(name: str, seed: int | None = None, root: Path | None = None) -> dict[str, Any]:
+    """Build what is missing, then check every rule of the benchmark on the files. Returns counts; UserError names the first rule that fails."""
+    folder = build(name, seed, root)
+    items = read_questions(folder)
+    stories = {item.video: story_of(item) for item in items}
+    for item in items:
+        story, q = stories[item.video], item.question
+        found = solve(story, q.kind, q.path[0], q.word, q.effect)
+        if found != [(q.start_s, q.end_s)]:
+            raise UserError(f"{item.video}: {item.text!r} has the answers {found}, expected only [{q.start_s}, {q.end_s}]; build the split again")
+        if not q.window_start_s <= q.start_s < q.end_s <= q.window_end_s:
+            raise UserError(f"{item.video}: the target of {item.text!r} does not lie in its window")
+    for video, story in stories.items():
+        _check_file(folder / video, story)
+    named = float(np.mean([item.question.cue_named for item in items]))
+    centre = [(item.question.start_s + item.question.end_s) / 2 / item.duration_s for item in items]
+    by_type = {kind: sum(item.question.task_type == kind for item in items) for kind in sorted({item.question.task_type for item in items})}
+    return {
+        "split": folder.name,
+        "videos": len(stories),
+        "questions": len(items),
+        "task_types": by_type,
+        "cue_named": round(named, 3),
+        "position_histogram": np.histogram(centre, bins=POSITION_BINS, range=(0, 1))[0].tolist(),
+        "seconds": int(sum(story.num_seconds for story in stories.values())),
+        "bytes": sum(path.stat().st_size for path in folder.glob("*.mp4")),
+    }
+
+
+def _check_file(path: Path, story: Story) -> None:
+    """The decoded pixels of an mp4 are those of its story, up to codec error, at some seconds of it."""
+    seconds = np.linspace(0, story.num_seconds - 1, 5).astype(int)
+    seen = to_model_size(read_frames(path, seconds.astype(float)))
+    drawn = to_model_size(render_frames(story.domain, story.states[seconds], seconds.astype(float)))
+    error = float(np.abs(seen.astype(float) - drawn).mean())
+    if error > MAX_CODEC_ERROR:
+        raise UserError(f"{path.name}: decoded frames differ from the story by {error:.1f} of 255 on average; delete the file and build again")

@@ -1,0 +1,149 @@
+"""Domains of Tiny Town: what a TOML file of `domains/` says, checked, and the numbering that every other part relies on.
+
+A domain is data: places, four roles (one per track) with 4 verbs x 4 objects each, and a rule from a cause to each effect. Nothing here is code.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from timescope_lite.common import UserError, from_mapping
+from timescope_lite.world.art import ICONS
+
+COLOURS = ("red", "blue", "gold", "green", "pink", "grey")
+VERBS = ("lift", "kick", "hold", "drop", "throw", "push", "pull", "shake")
+EFFECTS = ("flood", "alarm", "smoke", "dark", "crowd", "fire")
+NUM_TRACKS = 4
+NUM_NOUNS = 24
+NUM_PLACES = len(COLOURS) * NUM_NOUNS
+NUM_ACTIVITIES = 16  # per role: 4 verbs x 4 objects
+# Columns of a state row, one row per second of video.
+PLACE, SIGN, EFFECT, TRACK0 = 0, 1, 2, 3
+NUM_FIELDS = TRACK0 + NUM_TRACKS
+# How many values each column can take: what the frame encoder learns to name.
+FIELD_SIZES = (NUM_PLACES, NUM_PLACES, 1 + len(EFFECTS)) + (1 + NUM_ACTIVITIES,) * NUM_TRACKS
+
+
+@dataclass(frozen=True)
+class Role:
+    """One person of the cast: always the same track, the same clothes, the same 16 activities."""
+
+    role: str
+    colour: str
+    verbs: tuple[str, ...]
+    objects: tuple[str, ...]
+
+    def activity(self, number: int) -> str:
+        """Activity 1..16 in words, e.g. `sailor lift rope`: number = 1 + verb_idx * 4 + object_idx."""
+        verb_idx, object_idx = divmod(number - 1, len(self.objects))
+        return f"{self.role} {self.verbs[verb_idx]} {self.objects[object_idx]}"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A lasting effect and the activity that brings it about; `because` says it in plain words."""
+
+    effect: str
+    cause: str
+    because: str
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A domain of Tiny Town. Place index = colour_idx * 24 + noun_idx."""
+
+    name: str
+    family: str
+    sky: str
+    ground: str
+    places: tuple[str, ...]
+    cast: tuple[Role, ...]
+    rules: tuple[Rule, ...]
+
+    def place(self, place_idx: int) -> str:
+        """`red mill` for a place index in 0..143."""
+        colour_idx, noun_idx = divmod(int(place_idx), NUM_NOUNS)
+        return f"{COLOURS[colour_idx]} {self.places[noun_idx]}"
+
+    def activity(self, word: int) -> str:
+        """Activity word 0..63 (track * 16 + number - 1) in words."""
+        track, number = divmod(int(word), NUM_ACTIVITIES)
+        return self.cast[track].activity(number + 1)
+
+    def cause_word(self, effect_number: int) -> int:
+        """The activity word 0..63 that causes effect 1..6."""
+        return self._causes[effect_number - 1]
+
+    @property
+    def _causes(self) -> list[int]:
+        words = {self.activity(word): word for word in range(NUM_TRACKS * NUM_ACTIVITIES)}
+        by_effect = {rule.effect: words[rule.cause] for rule in self.rules}
+        return [by_effect[effect] for effect in EFFECTS]
+
+
+def parse_domain(table: dict[str, Any], family: str, where: str) -> Domain:
+    """A checked Domain from a parsed TOML table. Raises UserError naming `where`, the key, what was expected."""
+    cast = tuple(_parse_role(entry, where) for entry in table.get("cast", []))
+    rules = tuple(from_mapping(Rule, entry, f"{where}, rule") for entry in table.get("rule", []))
+    rest = {key: value for key, value in table.items() if key not in {"cast", "rule"}}
+    rest["places"] = tuple(rest.get("places", ()))
+    domain = from_mapping(Domain, rest | {"family": family, "cast": cast, "rules": rules}, where)
+    _check(domain, where)
+    return domain
+
+
+def _parse_role(entry: dict[str, Any], where: str) -> Role:
+    lists = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+    role = from_mapping(Role, lists, f"{where}, cast")
+    for verb in role.verbs:
+        if verb not in VERBS:
+            raise UserError(f"{where}: role {role.role!r} has the verb {verb!r}; expected four of {', '.join(VERBS)}")
+    return role
+
+
+def _check(domain: Domain, where: str) -> None:
+    objects = [name for role in domain.cast for name in role.objects]
+    expected = (
+        (len(domain.cast) == NUM_TRACKS, f"needs {NUM_TRACKS} roles in its cast, has {len(domain.cast)}"),
+        (all(len(role.verbs) == len(role.objects) == 4 for role in domain.cast), "needs 4 verbs and 4 objects per role"),
+        (len(set(objects)) == len(objects), f"names an object twice: {_first_repeated(objects)!r}"),
+        (len(set(domain.places)) == NUM_NOUNS, f"needs {NUM_NOUNS} different places, has {len(set(domain.places))}"),
+        (all(role.colour in COLOURS for role in domain.cast), f"has a role whose colour is none of {', '.join(COLOURS)}"),
+        (all(re.fullmatch("#[0-9a-fA-F]{6}", c) for c in (domain.sky, domain.ground)), "needs sky and ground as #rrggbb"),
+        (all(name in ICONS for name in objects), f"names an object that nobody has drawn: {next((n for n in objects if n not in ICONS), None)!r}"),
+        (all(noun.isalpha() and len(noun) <= 4 for noun in domain.places), "has a place longer than 4 letters: a sign has room for 10"),
+        (sorted(rule.effect for rule in domain.rules) == sorted(EFFECTS), f"needs one rule for each effect: {', '.join(EFFECTS)}"),
+    )
+    for holds, complaint in expected:
+        if not holds:
+            raise UserError(f"{where}: domain {domain.name!r} {complaint}")
+    activities = {domain.activity(word) for word in range(NUM_TRACKS * NUM_ACTIVITIES)}
+    for rule in domain.rules:
+        if rule.cause not in activities:
+            raise UserError(f"{where}: the cause {rule.cause!r} of {rule.effect!r} is no activity of this cast; write 'role verb object'")
+
+
+def _first_repeated(names: list[str]) -> str | None:
+    return next((name for name in names if names.count(name) > 1), None)
+
+
+def read_family(path: Path) -> list[Domain]:
+    """All domains of one TOML file; UserError names file and line where it does not parse."""
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path.name}: not valid TOML: {error}") from None
+    return [parse_domain(entry, table.get("family", path.stem), f"{path.name}, {entry.get('name', '?')}") for entry in table.get("domain", [])]
+
+
+@cache
+def load_domains() -> dict[str, Domain]:
+    """The shipped domains by name, in the order of their files; the order is part of what a seed means."""
+    folder = Path(__file__).parent / "domains"
+    domains = [domain for path in sorted(folder.glob("*.toml")) for domain in read_family(path)]
+    return {domain.name: domain for domain in domains}
