@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -42,7 +43,7 @@ def read_barcodes(images: np.ndarray) -> list[int]:
 def remux(source: Path, target: Path, *, from_s: float = 0.0, movflags: str = "") -> Path:
     """Copy the packets without decoding, from `from_s` on: a cut between keyframes gives an mp4 with an edit list."""
     with av.open(str(source)) as old, av.open(str(target), "w", options={"movflags": movflags} if movflags else {}) as new:
-        stream = old.streams.video[0]
+        stream: Any = old.streams.video[0]
         copy = new.add_stream_from_template(stream)
         old.seek(round(from_s * av.time_base))
         ticks = round(from_s / stream.time_base)
@@ -53,10 +54,10 @@ def remux(source: Path, target: Path, *, from_s: float = 0.0, movflags: str = ""
     return target
 
 
-def hidden_keyframes(path: Path) -> Path:
+def hidden_keyframes(path: Path, **options: str) -> Path:
     """Scene cuts with one reference frame: pictures that decode alone and that libavformat calls keyframes, but the file's index does not."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"preset": "veryfast"})
+        stream = container.add_stream("libx264", rate=25, options={"preset": "veryfast", **options})
         stream.width = stream.height = 128
         context = stream.codec_context
         context.thread_count, context.gop_size, context.max_b_frames = 1, 30, 0
@@ -99,6 +100,13 @@ def decodable(folder: Path) -> dict[str, tuple[Path, np.ndarray, int, bool]]:
         "ntsc": (clip("ntsc.mp4", NTSC, b_frames=2), np.arange(NUM_FRAMES) / NTSC, 0, False),
         "slow": (clip("slow.mp4", 2), np.arange(NUM_FRAMES) / 2, 0, False),
         "hidden_keyframes": (hidden_keyframes(folder / "hidden_keyframes.mp4"), steady, 0, True),
+        # No picture is a keyframe as a whole: a column of intra blocks wanders over it.
+        "intra_refresh": (
+            hidden_keyframes(folder / "intra_refresh.mp4", **{"x264-params": "intra-refresh=1:scenecut=0"}),
+            steady,
+            0,
+            False,
+        ),
         # Shown from 2.12 s on, which is frame 53; the packets from the keyframe 30 on come along, hidden.
         "edit_list": (remux(b_frames, folder / "edit_list.mp4", from_s=2.12), steady[:-53], 53, True),
     }

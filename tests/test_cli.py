@@ -15,7 +15,7 @@ from timescope_lite import cli
 from timescope_lite.common import UserError
 
 RESULT = """
-from timescope_lite.classroom.report import Metric, write_result
+from timescope_lite.results import Metric, write_result
 assert share < 1, "share is too large"
 _ = write_result(out, name="tiny", config={"label": label}, metrics={"two_stage@64/all/miou": Metric(share)})
 """
@@ -81,7 +81,7 @@ def test_run_tells_the_truth_in_table_report_json_and_status(book: Path, tmp_pat
 
 
 def test_report_prints_where_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from timescope_lite.classroom.report import write_result
+    from timescope_lite.results import write_result
 
     write_result(tmp_path / "one", name="one", metrics={})
     assert call("report", tmp_path, "--out", tmp_path / "page.html", "--json") == 0
@@ -89,7 +89,7 @@ def test_report_prints_where_it_is(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_record_writes_the_last_good_run_and_nothing_of_a_failed_one(tmp_path: Path, monkeypatch, capsys) -> None:
-    from timescope_lite.classroom.report import write_result
+    from timescope_lite.results import write_result
 
     cells = [
         nbformat.v4.new_markdown_cell("# One\n<!-- measured:begin --><!-- measured:end -->"),

@@ -104,7 +104,12 @@ def test_the_decoder_is_qwen3_in_plain_causal_mode():
                 norm.weight.normal_(1.0, 0.2)
             mine.qkv.weight.copy_(torch.cat([a.q_proj.weight, a.k_proj.weight, a.v_proj.weight]))
             mine.gate_up.weight.copy_(torch.cat([m.gate_proj.weight, m.up_proj.weight]))
-            pairs = ((mine.out, a.o_proj), (mine.down, m.down_proj), (mine.norm1, layer.input_layernorm), (mine.norm2, layer.post_attention_layernorm))
+            pairs = (
+                (mine.out, a.o_proj),
+                (mine.down, m.down_proj),
+                (mine.norm1, layer.input_layernorm),
+                (mine.norm2, layer.post_attention_layernorm),
+            )
             for own, other in (*pairs, (mine.q_norm, a.q_norm), (mine.k_norm, a.k_norm)):
                 own.weight.copy_(other.weight)
         x = torch.randn(2, 11, 64)
@@ -117,7 +122,9 @@ def test_what_is_reloaded_is_what_was_offloaded(vocabulary, tier, monkeypatch):
     model = make_model(vocabulary)
     seen = []
     put = DVRStore.put
-    monkeypatch.setattr(DVRStore, "put", lambda self, layers: (seen.append([LayerKV(k.clone(), v.clone()) for k, v in layers]), put(self, layers))[1])
+    monkeypatch.setattr(
+        DVRStore, "put", lambda self, layers: (seen.append([LayerKV(k.clone(), v.clone()) for k, v in layers]), put(self, layers))[1]
+    )
     memory = model.stream(segments_of(torch.randn(4 * S, 1, WIDTH)), 8, tier=tier)
     for first, last in ((0, 0), (1, 2), (0, 3)):
         for layer_idx, layer in enumerate(memory.dvr.reload(first, last)):

@@ -30,7 +30,7 @@ NAMES = (
         "offset_mp4",
         "offset_mkv",
     ),
-    *("offset_ts", "odd_size", "odd_shape", "ntsc", "slow", "hidden_keyframes", "edit_list"),
+    *("offset_ts", "odd_size", "odd_shape", "ntsc", "slow", "hidden_keyframes", "intra_refresh", "edit_list"),
 )
 Clips = dict[str, tuple[Path, np.ndarray, int, bool]]
 
@@ -82,7 +82,7 @@ def test_streaming_shows_the_frame_on_screen(good: Clips, name: str, fps: float)
     np.testing.assert_allclose(sampled_s, np.arange(len(sampled_s)) / fps)
     duration_s = probe(path).duration_s
     assert sampled_s[-1] < duration_s <= sampled_s[-1] + 1 / fps + 2e-3
-    shown = first + np.searchsorted(times_s, sampled_s + 1e-3, side="right") - 1
+    shown = first + np.searchsorted(times_s, sampled_s + video.EPSILON_S, side="right") - 1
     assert clips.read_barcodes(pixels) == shown.tolist()
 
 
@@ -118,6 +118,7 @@ def test_last_segment_repeats_its_last_frame(good: Clips) -> None:
     assert all(np.array_equal(image, last.pixels[1]) for image in last.pixels[2:])
 
 
+@ANNOUNCED
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_video_of_one_frame(tmp_path: Path, suffix: str) -> None:
     path = write_mp4(tmp_path / f"one{suffix}", clips.barcodes(range(77, 78)), 4)
@@ -258,7 +259,7 @@ def test_unreadable_file(tmp_path: Path) -> None:
     assert_one_line_error(path, "(?i)permission denied")
 
 
-@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9, 0.99])
+@pytest.mark.parametrize("share", [0.0005, 0.02, 0.3, 0.6, 0.9, 0.99])
 @pytest.mark.parametrize("kind", ["moov first", "moov last", "mkv", "ts"])
 def test_truncated_file(good: Clips, tmp_path: Path, kind: str, share: float) -> None:
     whole = good["plain"][0]
@@ -402,7 +403,7 @@ def test_burned_in_time_code_is_the_time_asked_for() -> None:
         )  # a row of 16 cells, one more white each second
         white = image[disc].mean()  # a clock hand sweeps the disc white in even seconds, black in odd ones
         frame = round(25 * (white if second % 2 == 0 else 1 - white))
-        assert abs(25 * second + frame - np.floor((time_s + 1e-3) * 25)) <= 0, time_s
+        assert 25 * second + frame == np.floor((time_s + video.EPSILON_S) * 25), time_s
 
 
 @pytest.mark.skipif(not REAL, reason="the reference clips are not here")
@@ -413,5 +414,5 @@ def test_real_clip_reads_the_same_with_both_decoders(name: str) -> None:
     assert info.backend == "decord" and info.num_frames == len(info.times_s) > 100
     times_s = np.random.default_rng(4).uniform(0, info.duration_s, 4)
     np.testing.assert_array_equal(read_frames(path, times_s, size=64), read_frames(path, times_s, size=64, backend="pyav"))
-    segments = list(stream_segments(path, fps=0.5, size=64))
-    assert sum(segment.num_valid for segment in segments) == np.ceil((info.duration_s - 1e-3) / 2)
+    segment = next(stream_segments(path, size=64, frames_per_segment=3))
+    np.testing.assert_array_equal(segment.pixels, read_frames(path, [0.0, 1.0, 2.0], size=64))

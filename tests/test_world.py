@@ -11,7 +11,7 @@ from timescope_lite.text import SO, Vocabulary, Writer, check_round_trip, plain_
 from timescope_lite.world import domain as world
 from timescope_lite.world.domain import EFFECT, PLACE, SIGN, TRACK0, load_domains, parse_domain, read_family
 from timescope_lite.world.story import StoryConfig, tell
-from timescope_lite.world.tasks import SKILLS, TASK_TYPES, TEMPLATES, ask, in_words, solve
+from timescope_lite.world.tasks import SKILLS, TASK_TYPES, TEMPLATES, ask, solve
 
 DOMAINS = list(load_domains().values())
 LENGTHS = (32, 64, 128, 300, 512)
@@ -41,7 +41,9 @@ def test_signs_form_one_cycle_through_all_chapters():
         chapter, seen = 0, set()
         while chapter not in seen:
             seen.add(chapter)
-            assert (story.states[story.chapter_start[chapter] : story.chapter_end[chapter], SIGN] == story.place[story.sign_to[chapter]]).all()
+            assert (
+                story.states[story.chapter_start[chapter] : story.chapter_end[chapter], SIGN] == story.place[story.sign_to[chapter]]
+            ).all()
             chapter = int(story.sign_to[chapter])
         assert len(seen) == story.num_chapters
 
@@ -152,12 +154,6 @@ def test_reasoning_names_what_to_look_for_and_the_way(writer):
 def test_times_survive_being_written(writer, start, end):
     for clock in (0, 7, 480):
         assert writer.read_interval(writer.interval(start, end, clock), clock) == (start, end)
-
-
-def test_window_is_the_segments_that_overlap(writer):
-    first = writer.vocabulary.first_segment
-    assert [code - first for code in writer.window(15, 17, 0)] == [0, 1]
-    assert [code - first for code in writer.window(16, 32, 5)] == [6, 6]
 
 
 def test_words_are_read_as_people_write_them(writer):

@@ -138,14 +138,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def write_json(path: Path, value: Any, default: Callable[[Any], Any] | None = None) -> Path:
     """Write `value` as indented JSON, atomically. NaN is refused: a result file holds numbers."""
     with atomic_path(Path(path)) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, allow_nan=False, default=default) + "\n")
+        temporary.write_text(json.dumps(value, indent=1, allow_nan=False, default=default) + "\n", encoding="utf-8")
     return Path(path)
 
 
 def read_json(path: Path, what: str) -> Any:
     """Read a JSON file; UserError names `what` it should have been if it is absent or not JSON."""
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{what} {path} does not exist") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:

@@ -10,19 +10,31 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from timescope_lite import __version__
 from timescope_lite.common import UserError, atomic_path, data_root, from_mapping, write_json
 from timescope_lite.model.frame_encoder import FrameEncoder
-from timescope_lite.text import ANSWER, CHAIN_LOSS, DIRECT, NO_LOSS, NUM_SEGMENT_CODES, PAD, THINK, TIME_LOSS, WINDOW, Writer
+from timescope_lite.text import ANSWER, CHAIN_LOSS, DIRECT, NO_LOSS, NUM_SECONDS, PAD, THINK, TIME_LOSS, WINDOW, Writer
 from timescope_lite.video import read_frames, write_mp4
-from timescope_lite.world.domain import COLOURS, EFFECT, EFFECTS, NUM_ACTIVITIES, NUM_NOUNS, NUM_TRACKS, PLACE, SIGN, TRACK0, Domain, load_domains
+from timescope_lite.world.domain import (
+    COLOURS,
+    EFFECT,
+    EFFECTS,
+    NUM_ACTIVITIES,
+    NUM_NOUNS,
+    NUM_TRACKS,
+    PLACE,
+    SIGN,
+    TRACK0,
+    Domain,
+    load_domains,
+)
 from timescope_lite.world.render import render_frames, render_video, to_model_size
 from timescope_lite.world.story import Story, StoryConfig, tell
 from timescope_lite.world.tasks import Question, ask, in_words, solve
@@ -85,6 +97,7 @@ class SymbolicSource:
         return torch.from_numpy(out)[:, None]
 
     def draw(self, domains: Sequence[Domain], num_seconds: int, seed: tuple[int, ...], config: StoryConfig) -> tuple[Story, Tensor]:
+        """A story and its features (F, K, width)."""
         story, rng = _tell_one(domains, num_seconds, seed, config)
         return story, self.features(story, rng)
 
@@ -111,14 +124,15 @@ class PixelSource:
             parts.append(self.encoder.encode_pixels(torch.from_numpy(like_a_codec(pixels, rng))))
         return torch.cat(parts)
 
-
     def draw(self, domains: Sequence[Domain], num_seconds: int, seed: tuple[int, ...], config: StoryConfig) -> tuple[Story, Tensor]:
+        """A story and its features (F, K, width)."""
         story, rng = _tell_one(domains, num_seconds, seed, config)
         return story, self.features(story, rng)
 
     def directions(self) -> dict[str, Tensor]:
         """Where each part of a phrase lies in feature space: the frame encoder's own classifiers, centred per field."""
-        weights = [(head.weight - head.weight.mean(0)) * self.encoder.std for head in self.encoder.heads]
+        heads = cast("list[nn.Linear]", list(self.encoder.heads))
+        weights = [(head.weight - head.weight.mean(0)) * self.encoder.std for head in heads]
         return {part: weights[field][cls] for part, (field, cls) in self.symbols.named().items()}
 
 
@@ -134,6 +148,7 @@ class CachedSource:
         self._kept: dict[tuple[int, int], tuple[Story, Tensor]] = {}
 
     def draw(self, domains: Sequence[Domain], num_seconds: int, seed: tuple[int, ...], config: StoryConfig) -> tuple[Story, Tensor]:
+        """A story of the pool and its features (F, K, width)."""
         number = int(np.random.default_rng(seed).integers(max(1, self.frames // num_seconds)))
         key = (num_seconds, number)
         if key not in self._kept:
@@ -186,6 +201,7 @@ class Batch:
     kinds: list[list[str]]
 
     def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
         moved = {name: getattr(self, name).to(device) for name in ("features", "clock", "tokens", "loss", "fine", "window")}
         return Batch(**moved, kinds=self.kinds)
 
@@ -193,17 +209,16 @@ class Batch:
 class Pile:
     """Endless training data over some domains; every batch follows from (seed, step)."""
 
-    def __init__(self, domains: Sequence[Domain], source: FeatureSource, writer: Writer, seed: int, story: StoryConfig | None = None) -> None:
+    def __init__(self, domains: Sequence[Domain], source: FeatureSource, writer: Writer, seed: int, frames_per_segment: int = 16) -> None:
         self.domains, self.source, self.writer, self.seed = list(domains), source, writer, seed
-        self.story = story or StoryConfig()
+        self.story, self.frames_per_segment = StoryConfig(), frames_per_segment
 
     def batch(self, step: int, num_seconds: int, videos: int, questions: int, mix: Mix) -> Batch:
         """Draw `videos` stories of `num_seconds` with `questions` questions each."""
         rng = np.random.default_rng((self.seed, step))
         drawn = [self.source.draw(self.domains, num_seconds, (self.seed, step, i), self.story) for i in range(videos)]
         stories = [story for story, _ in drawn]
-        S = self.writer.vocabulary.frames_per_segment
-        clock = rng.integers(0, NUM_SEGMENT_CODES - -(-num_seconds // S) + 1, size=videos)
+        clock = rng.integers(0, NUM_SECONDS - num_seconds + 1, size=videos)
         rows = [[self._row(story, int(c), mix, rng) for _ in range(questions)] for story, c in zip(stories, clock, strict=True)]
         tokens, loss = _pad_rows([[r.tokens for r in video] for video in rows], [[r.loss for r in video] for video in rows])
         return Batch(
@@ -221,7 +236,7 @@ class Pile:
         fine = rng.random() >= mix.coarse
         think = rng.random() < mix.think
         tokens, loss = write_example(self.writer, story, question, clock, fine, think)
-        window = augmented_window(question, story.num_seconds, self.writer.vocabulary.frames_per_segment, mix, rng)
+        window = augmented_window(question, story.num_seconds, self.frames_per_segment, mix, rng)
         return _Row(tokens, loss, fine, window, question.kind)
 
 
@@ -246,12 +261,16 @@ def draw_question(story: Story, kinds: Mapping[str, float], rng: np.random.Gener
 def write_example(writer: Writer, story: Story, question: Question, clock: int, fine: bool, think: bool) -> tuple[list[int], list[int]]:
     """Token ids of one training example and, per position, what it must predict next.
 
-    Layout: question, <think> or <direct>, [reasoning, <so>], <window> segment segment, or <answer> segment offset segment offset. The question and
+    Layout: question, <think> or <direct>, [reasoning, <so>], <window> start end (of the chapter), or <answer> start end (of the event). The question and
     the tags are given, so nothing is to be learned there.
     """
     prompt = [*writer.question(story, question), THINK if think else DIRECT]
     chain = writer.chain(story, question) if think else []
-    times = writer.interval(question.start_s, question.end_s, clock) if fine else writer.window(question.window_start_s, question.window_end_s, clock)
+    times = (
+        writer.interval(question.start_s, question.end_s, clock)
+        if fine
+        else writer.interval(question.window_start_s, question.window_end_s, clock)
+    )
     tokens = [*prompt, *chain, ANSWER if fine else WINDOW, *times]
     loss = [NO_LOSS] * (len(prompt) - 1) + [CHAIN_LOSS] * len(chain) + [NO_LOSS] + [TIME_LOSS] * len(times) + [NO_LOSS]
     return tokens, loss
@@ -322,10 +341,14 @@ class Item:
         """An Item from a JSON row; UserError names the file and what is wrong (an unknown key, an interval outside its video)."""
         names = {f.name for f in dataclasses.fields(Question)}
         fields = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items() if key in names}
-        item = from_mapping(cls, {k: v for k, v in row.items() if k not in names} | {"question": from_mapping(Question, fields, where)}, where)
+        item = from_mapping(
+            cls, {k: v for k, v in row.items() if k not in names} | {"question": from_mapping(Question, fields, where)}, where
+        )
         q = item.question
         if not 0 <= q.start_s < q.end_s <= item.duration_s:
-            raise UserError(f"{where}: the interval [{q.start_s}, {q.end_s}] s is not inside {item.video} (0 to {item.duration_s} s); mend the annotation")
+            raise UserError(
+                f"{where}: the interval [{q.start_s}, {q.end_s}] s is not inside {item.video} (0 to {item.duration_s} s); mend the annotation"
+            )
         return item
 
 
@@ -400,7 +423,13 @@ def build(name: str, seed: int | None = None, root: Path | None = None, progress
     rows = [item.as_row() for _, items in videos for item in items]
     with atomic_path(folder / "questions.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    card = {"split": name, "version": __version__, "videos": len(videos), "questions": len(rows), "stories": [s.digest() for s, _ in videos]}
+    card = {
+        "split": name,
+        "version": __version__,
+        "videos": len(videos),
+        "questions": len(rows),
+        "stories": [s.digest() for s, _ in videos],
+    }
     write_json(folder / "split.json", card)
     return folder
 
@@ -428,7 +457,9 @@ def check(name: str, seed: int | None = None, root: Path | None = None) -> dict[
         story, q = stories[item.video], item.question
         found = solve(story, q.kind, q.path[0], q.word, q.effect)
         if found != [(q.start_s, q.end_s)]:
-            raise UserError(f"{item.video}: {item.text!r} has the answers {found}, expected only [{q.start_s}, {q.end_s}]; build the split again")
+            raise UserError(
+                f"{item.video}: {item.text!r} has the answers {found}, expected only [{q.start_s}, {q.end_s}]; build the split again"
+            )
         if not q.window_start_s <= q.start_s < q.end_s <= q.window_end_s:
             raise UserError(f"{item.video}: the target of {item.text!r} does not lie in its window")
     for video, story in stories.items():
@@ -455,4 +486,6 @@ def _check_file(path: Path, story: Story) -> None:
     drawn = to_model_size(render_frames(story.domain, story.states[seconds], seconds.astype(float)))
     error = float(np.abs(seen.astype(float) - drawn).mean())
     if error > MAX_CODEC_ERROR:
-        raise UserError(f"{path.name}: decoded frames differ from the story by {error:.1f} of 255 on average; delete the file and build again")
+        raise UserError(
+            f"{path.name}: decoded frames differ from the story by {error:.1f} of 255 on average; delete the file and build again"
+        )

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from timescope_lite import __version__
 from timescope_lite.baselines import NO_BUDGET, SYSTEMS, Video
-from timescope_lite.common import UserError, atomic_path, git_commit, pick_device, write_json
+from timescope_lite.common import UserError, atomic_path, pick_device
 from timescope_lite.corpus import Item, build, get_split, read_questions
 from timescope_lite.grounding import TINY, Answer, feature_stream
 from timescope_lite.intervals import Interval, covers, parse_intervals, tiou
 from timescope_lite.metrics import bootstrap
 from timescope_lite.model.checkpoint import Checkpoint, load
-from timescope_lite.model.memory import process_rss
+from timescope_lite.results import Metric, write_result
 from timescope_lite.text import DIRECT, THINK, Writer
 from timescope_lite.world.domain import load_domains
 
-SCHEMA = 1
 BUDGETS = (64, 128, 256)
 
 
@@ -55,7 +51,12 @@ def row_of(item: Item, system: str, answer: Answer | None, seconds: float) -> di
     }
     if answer is None:
         return row
-    row |= {"answer": [answer.start_s, answer.end_s], "confidence": answer.confidence, "attended_frames": answer.attended_frames, "note": answer.note}
+    row |= {
+        "answer": [answer.start_s, answer.end_s],
+        "confidence": answer.confidence,
+        "attended_frames": answer.attended_frames,
+        "note": answer.note,
+    }
     row["tiou"] = tiou(Interval(answer.start_s, answer.end_s), truth)
     if answer.window is not None:
         row["window"] = list(answer.window)
@@ -69,7 +70,9 @@ def bucket_of(duration_s: float) -> str:
     return "lt3min" if duration_s < 180 else "3to10min" if duration_s <= 600 else "gt10min"
 
 
-def run_systems(video: Video, items: Sequence[Item], writer: Writer, systems: Iterable[str], budgets: Iterable[float], think: bool = True) -> list[dict[str, Any]]:
+def run_systems(
+    video: Video, items: Sequence[Item], writer: Writer, systems: Iterable[str], budgets: Iterable[float], think: bool = True
+) -> list[dict[str, Any]]:
     """Every system at every budget on the questions of one video. Rows are named `system@budget`."""
     prompts = [[*writer.vocabulary.encode(item.text), THINK if think else DIRECT] for item in items]
     questions = [item.question for item in items]
@@ -89,15 +92,15 @@ def run_systems(video: Video, items: Sequence[Item], writer: Writer, systems: It
     return rows
 
 
-def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Metric]:
     """The flat map "system/bucket/metric" -> value, low, high, n, with bootstrap intervals over videos."""
-    metrics: dict[str, dict[str, Any]] = {}
+    metrics: dict[str, Metric] = {}
     for system in dict.fromkeys(row["system"] for row in rows):
         mine = [row for row in rows if row["system"] == system]
         for bucket, chosen in _buckets(mine).items():
             for metric, (values, groups) in _metrics(chosen).items():
                 estimate = bootstrap(values, groups)
-                metrics[f"{system}/{bucket}/{metric}"] = {"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
+                metrics[f"{system}/{bucket}/{metric}"] = Metric(estimate.value, estimate.low, estimate.high, estimate.n)
     return metrics
 
 
@@ -114,7 +117,9 @@ def _buckets(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 def _metrics(rows: Sequence[dict[str, Any]]) -> dict[str, tuple[list[float], list[str]]]:
     """Per metric the values and the video of each."""
     videos = [row["video"] for row in rows]
-    found: dict[str, tuple[list[float], list[str]]] = {f"r1@{m}": ([float(row["tiou"] >= m) for row in rows], videos) for m in (0.3, 0.5, 0.7)}
+    found: dict[str, tuple[list[float], list[str]]] = {
+        f"r1@{m}": ([float(row["tiou"] >= m) for row in rows], videos) for m in (0.3, 0.5, 0.7)
+    }
     found |= {"miou": ([row["tiou"] for row in rows], videos), "unparsable": ([float(row["unparsable"]) for row in rows], videos)}
     found["seconds"] = ([row["seconds"] for row in rows], videos)
     reloaded = [row for row in rows if "covered" in row]
@@ -149,27 +154,26 @@ def evaluate(
     if predictions is not None:
         rows, about = score_predictions(items, predictions), {}
     else:
-        checkpoint = load(checkpoints if checkpoints and checkpoints.is_file() else (checkpoints / "tiny.safetensors" if checkpoints else TINY), pick_device())
+        checkpoint = load(
+            checkpoints if checkpoints and checkpoints.is_file() else (checkpoints / "tiny.safetensors" if checkpoints else TINY),
+            pick_device(),
+        )
         rows, about = _evaluate_checkpoint(checkpoint, folder, items, systems, budgets), checkpoint.about
     with atomic_path(Path(out) / "rows.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    result = {
-        "schema": SCHEMA,
-        "name": f"evaluate-{folder.name}",
-        "status": "finished",
-        "config": {"split": split, "systems": list(systems), "budgets": list(budgets), "checkpoint": about},
-        "seed": get_split(split).seed if seed is None else seed,
-        "commit": git_commit(),
-        "versions": {"timescope_lite": __version__, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
-        "device": str(pick_device()),
-        "wall_s": round(time.time() - started, 1),
-        "peak_rss_bytes": process_rss(),
-        "metrics": summarise(rows),
-    }
-    return write_json(Path(out) / "result.json", result)
+    return write_result(
+        out,
+        name=f"evaluate-{folder.name}",
+        metrics=summarise(rows),
+        config={"split": split, "systems": list(systems), "budgets": list(budgets), "checkpoint": about},
+        seed=get_split(split).seed if seed is None else seed,
+        wall_s=round(time.time() - started, 1),
+    )
 
 
-def _evaluate_checkpoint(checkpoint: Checkpoint, folder: Path, items: Sequence[Item], systems: Sequence[str], budgets: Sequence[float]) -> list[dict[str, Any]]:
+def _evaluate_checkpoint(
+    checkpoint: Checkpoint, folder: Path, items: Sequence[Item], systems: Sequence[str], budgets: Sequence[float]
+) -> list[dict[str, Any]]:
     writer = Writer(checkpoint.model.vocabulary, load_domains().values())
     by_video: dict[str, list[Item]] = {}
     for item in items:
@@ -193,7 +197,9 @@ def score_predictions(items: Sequence[Item], path: Path) -> list[dict[str, Any]]
             raise UserError(f"{Path(path).name}, line {number}: expected a JSON object with video, text and answer") from None
     missing = [item for item in items if (item.video, item.text) not in given]
     if missing:
-        raise UserError(f"{Path(path).name} has no answer for {len(missing)} of {len(items)} questions, first {missing[0].video}: {missing[0].text!r}; answer all")
+        raise UserError(
+            f"{Path(path).name} has no answer for {len(missing)} of {len(items)} questions, first {missing[0].video}: {missing[0].text!r}; answer all"
+        )
     return [row_of(item, "predictions", _parsed(given[item.video, item.text], item), 0.0) for item in items]
 
 

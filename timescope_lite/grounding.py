@@ -61,7 +61,9 @@ class Grounding:
         return asdict(self)
 
 
-def plan_window(coarse: Coarse, memory: Memory, budget: float | None = None, margin: int = 0, threshold: float = 0.0) -> tuple[tuple[int, int], str]:
+def plan_window(
+    coarse: Coarse, memory: Memory, budget: float | None = None, margin: int = 0, threshold: float = 0.0
+) -> tuple[tuple[int, int], str]:
     """Segments to reload for a coarse answer, and a note on what was changed.
 
     Widened by `margin` segments a side, and by one more where the confidence is under `threshold`; never beyond `budget` frames' worth of attended KV:
@@ -90,12 +92,20 @@ def room_for(memory: Memory, budget: float | None) -> int:
     room = memory.num_segments if per_segment == 0 else int((budget - memory.attended_frames()) // per_segment)
     if room < 1:
         needed = memory.attended_frames((0, 0))
-        raise UserError(f"a budget of {budget:g} frames has no room to reload one segment of this video: {needed:g} are needed at r={memory.r}; raise budget or r")
+        raise UserError(
+            f"a budget of {budget:g} frames has no room to reload one segment of this video: {needed:g} are needed at r={memory.r}; raise budget or r"
+        )
     return min(room, memory.num_segments)
 
 
 def locate(
-    model: TimeScope, memory: Memory, prompts: list[list[int]], budget: float | None = None, margin: int = 0, threshold: float = 0.0, keep_hvr: bool = True
+    model: TimeScope,
+    memory: Memory,
+    prompts: list[list[int]],
+    budget: float | None = None,
+    margin: int = 0,
+    threshold: float = 0.0,
+    keep_hvr: bool = True,
 ) -> list[Answer]:
     """Both stages for several questions about one memory: coarse over the HVR, reload, fine over HVR and the reloaded DVR."""
     return [
@@ -141,7 +151,9 @@ def shipped_checkpoint() -> Checkpoint:
     return load(TINY, pick_device())
 
 
-def ground(video: str | Path, task: str, *, checkpoint: Path | None = None, r: int = 16, budget: float | None = None, think: bool = True) -> Grounding:
+def ground(
+    video: str | Path, task: str, *, checkpoint: Path | None = None, r: int = 16, budget: float | None = None, think: bool = True
+) -> Grounding:
     """The interval of `video` that holds the evidence for `task` (TimeScope: coarse over HVR, reload, fine over DVR).
 
     `budget` bounds the attended KV at its peak, in frames' worth. Raises UserError for a file that is no video, an empty task or unknown words, before
@@ -191,7 +203,9 @@ def encode(video: str | Path, out: str | Path, *, checkpoint: Path | None = None
     memory = open_video(ready, Path(video), r)
     kinds = {"hvr": memory.hvr, "dvr": memory.dvr.reload(0, memory.num_segments - 1)}
     for name, layers in kinds.items():
-        tensors = {f"layer{i}.{part}": tensor.cpu().contiguous() for i, layer in enumerate(layers) for part, tensor in layer._asdict().items()}
+        tensors = {
+            f"layer{i}.{part}": tensor.cpu().contiguous() for i, layer in enumerate(layers) for part, tensor in layer._asdict().items()
+        }
         with atomic_path(Path(out) / f"{name}.safetensors") as temporary:
             save_file(tensors, temporary)
     sizes = {"video": Path(video).name, "frames": memory.num_valid, "segments": memory.num_segments, "r": r} | memory.counters()

@@ -1,7 +1,8 @@
 """Text in and out: a phrase tokenizer, and how questions, reasoning and times are written as tokens.
 
-A token is a *phrase* (`sailor lift rope`, `red mill`, `when`). A place's vector is the sum of its words' vectors; an activity has a vector of its own (summing
-role, verb and object made near-misses too alike for retrieval to start, docs/LOG.md). Times are tokens too: a segment number and an offset in the segment, so no code is new in a longer video.
+A token is a *phrase* (`sailor lift rope`, `red mill`, `when`). A place's vector is the sum of its words' vectors; an activity has a vector of its
+own (the sum of role, verb and object would make near-misses alike). Times are tokens too: one code per second, tied to fixed Fourier features; each
+video starts its clock anywhere in 0..8191 during training, so no code is new in a longer video.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ PAD, THINK, DIRECT, SO, WINDOW, ANSWER, ABSENT = range(len(SPECIALS))
 STOP_WORDS = frozenset("a an the does do is are there of in at to from on we it what find follow moment me show".split())
 # Surface forms that mean a known word.
 SYNONYMS = {"darkness": "dark", "signs": "sign", "why": "why", "fires": "fire", "alarms": "alarm", "floods": "flood"}
-NUM_SEGMENT_CODES = 512
+NUM_SECONDS = 8192  # codes of the clock: more than two hours at 1 frame per second
 # What a position asks of the model when it is supervised: nothing, a word of the reasoning, a time code.
 NO_LOSS, CHAIN_LOSS, TIME_LOSS = 0, 1, 2
 
@@ -49,16 +50,15 @@ def _parts(phrase: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """All phrases a model knows, and the numbering of its tokens: specials, phrases, segment codes, offset codes.
+    """All phrases a model knows, and the numbering of its tokens: specials, phrases, one code per second.
 
     Built from domains and saved with a checkpoint, so that a checkpoint keeps its numbering when domains are added later.
     """
 
     phrases: tuple[str, ...]
-    frames_per_segment: int = 16
 
     @classmethod
-    def of(cls, domains: Iterable[Domain], frames_per_segment: int = 16) -> Vocabulary:
+    def of(cls, domains: Iterable[Domain]) -> Vocabulary:
         """The phrases that questions and reasoning about these domains need."""
         domains = list(domains)
         found = dict.fromkeys(word for texts in TEMPLATES.values() for text in texts for word in plain_words(re.sub(r"\{.\}", " ", text)))
@@ -66,7 +66,7 @@ class Vocabulary:
         for domain in domains:
             found |= dict.fromkeys(domain.place(i) for i in range(NUM_PLACES))
             found |= dict.fromkeys(domain.activity(w) for w in range(NUM_TRACKS * NUM_ACTIVITIES))
-        return cls(tuple(found), frames_per_segment)
+        return cls(tuple(found))
 
     @cached_property
     def id_of(self) -> dict[str, int]:
@@ -83,17 +83,14 @@ class Vocabulary:
         return len(SPECIALS) + len(self.phrases)
 
     @property
-    def first_segment(self) -> int:
+    def first_second(self) -> int:
+        """Token id of second 0 of the clock."""
         return self.num_phrases
 
     @property
-    def first_offset(self) -> int:
-        return self.num_phrases + NUM_SEGMENT_CODES
-
-    @property
     def size(self) -> int:
-        # Offsets 0..S: an interval may end where its segment ends.
-        return self.first_offset + self.frames_per_segment + 1
+        """Number of tokens."""
+        return self.first_second + NUM_SECONDS
 
     def word_matrix(self) -> np.ndarray:
         """(num_phrases, num_words) of zeros and ones: which words a phrase is made of."""
@@ -142,17 +139,15 @@ class Vocabulary:
         ]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Token ids as readable text; times as segment:offset."""
+        """Token ids as readable text; times as seconds of the clock."""
         return " ".join(self._token_text(int(i)) for i in ids if i != PAD)
 
     def _token_text(self, token: int) -> str:
         if token < len(SPECIALS):
             return SPECIALS[token]
-        if token < self.first_segment:
+        if token < self.first_second:
             return self.phrases[token - len(SPECIALS)]
-        if token < self.first_offset:
-            return f"s{token - self.first_segment}"
-        return f"+{token - self.first_offset}"
+        return f"{token - self.first_second}s"
 
 
 @dataclass(frozen=True)
@@ -165,6 +160,7 @@ class DomainTokens:
 
     @classmethod
     def of(cls, domain: Domain, vocabulary: Vocabulary) -> DomainTokens:
+        """The token ids of this domain's places (144,), activities (64,) and effects (7,; the first is none)."""
         ids = vocabulary.id_of
         return cls(
             place=np.array([ids[domain.place(i)] for i in range(NUM_PLACES)]),
@@ -201,28 +197,15 @@ class Writer:
         what = [int(tokens.activity[question.word])] if question.word >= 0 else []
         return [*what, *(int(tokens.place[p]) for p in question.path), SO]
 
-    def window(self, start_s: float, end_s: float, clock: int) -> list[int]:
-        """A coarse window as two segment codes: the first and the last segment that overlap [start_s, end_s) at 1 frame per second."""
-        S, first = self.vocabulary.frames_per_segment, self.vocabulary.first_segment
-        return [first + clock + int(start_s) // S, first + clock + (int(np.ceil(end_s)) - 1) // S]
-
     def interval(self, start_s: float, end_s: float, clock: int) -> list[int]:
-        """An exact interval as segment, offset, segment, offset; the end is written in the segment of its last second (offset 1..S)."""
-        S, v = self.vocabulary.frames_per_segment, self.vocabulary
-        last_segment = (round(end_s) - 1) // S
-        return [
-            v.first_segment + clock + int(start_s) // S,
-            v.first_offset + int(start_s) % S,
-            v.first_segment + clock + last_segment,
-            v.first_offset + round(end_s) - last_segment * S,
-        ]
+        """An interval [start_s, end_s) as two time codes: its first and its last second on a clock that shows `clock` when the video starts."""
+        first = self.vocabulary.first_second + clock
+        return [first + int(start_s), first + int(np.ceil(end_s)) - 1]
 
     def read_interval(self, codes: Sequence[int], clock: int) -> tuple[float, float]:
-        """Seconds of four time codes (the inverse of `interval`)."""
-        S, v = self.vocabulary.frames_per_segment, self.vocabulary
-        segment = [int(codes[i]) - v.first_segment - clock for i in (0, 2)]
-        offset = [int(codes[i]) - v.first_offset for i in (1, 3)]
-        return float(segment[0] * S + offset[0]), float(segment[1] * S + offset[1])
+        """Seconds [start_s, end_s) of two time codes (the inverse of `interval`)."""
+        first = self.vocabulary.first_second + clock
+        return float(codes[0] - first), float(codes[1] - first + 1)
 
 
 def check_round_trip(writer: Writer, story: Story, question: Question) -> None:

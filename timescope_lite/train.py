@@ -10,33 +10,40 @@ import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from timescope_lite.common import UserError, pick_dtype
-from timescope_lite.corpus import Batch, Mix, Pile, Symbols, like_a_codec
+from timescope_lite.common import UserError, atomic_path, pick_dtype, project_root, read_json, write_json
+from timescope_lite.corpus import Batch, CachedSource, Mix, Pile, PixelSource, Symbols, like_a_codec
+from timescope_lite.model.checkpoint import save
+from timescope_lite.model.decoder import DecoderConfig
 from timescope_lite.model.frame_encoder import FrameEncoder, FrameEncoderConfig
-from timescope_lite.model.timescope import Encoded, TimeScope
-from timescope_lite.text import CHAIN_LOSS, TIME_LOSS
-from timescope_lite.world.domain import Domain
+from timescope_lite.model.timescope import Encoded, ModelConfig, TimeScope
+from timescope_lite.text import CHAIN_LOSS, TIME_LOSS, Vocabulary, Writer
+from timescope_lite.world.domain import Domain, load_domains
 from timescope_lite.world.render import render_frames, to_model_size
 from timescope_lite.world.story import tell
 
 FRAMES_PER_STEP = 1024
 MAX_QUESTIONS = 64
+FEATURE_GAIN = 0.09  # standardised features of width 192: tokens of about unit size
 
 
 @dataclass(frozen=True)
 class Phase:
     """A stretch of training. `lengths` is a curriculum: (share of the phase until which it holds, video lengths to draw from).
 
-    `sees` is what a fine question reads: `all` (dense or single-stage, over what r leaves), `reload` (HVR with the window reloaded), `focus` (HVR of the window only).
+    `sees` is what a fine question reads: `all` (dense or single-stage, over what r leaves), `reload` (HVR with the window reloaded), `focus` (HVR of
+    the window only).
     """
 
     name: str
@@ -60,13 +67,14 @@ class Phase:
         return min(1.0, (step + 1) / self.warmup_steps) * min(1.0, max(0.02, left / max(self.decay, 1e-9)))
 
     def draw_length(self, step: int, rng: np.random.Generator) -> int:
+        """A video length in seconds that the curriculum allows at this step."""
         done = step / self.steps
         choices = next(lengths for until, lengths in self.lengths if done <= until)
         return int(choices[int(rng.integers(len(choices)))])
 
 
 TASKS = {"explicit": 0.3, "sign1": 0.2, "sign2": 0.2, "why": 0.15, "place": 0.05, "next_place": 0.05, "effect": 0.05}
-WARM_UP = {"explicit": 0.42, "activity": 0.38, "place": 0.14, "effect": 0.06}
+WARM_UP = {"explicit": 0.42, "activity": 0.28, "place": 0.25, "effect": 0.05}
 CURRICULUM = ((0.2, (64,)), (0.45, (64, 128)), (0.7, (128, 256)), (1.0, (256, 512)))
 
 
@@ -112,6 +120,7 @@ class Meter:
     counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
     def add(self, batch: Batch, cost: Tensor, kind: Tensor) -> None:
+        """Add the supervised tokens of a step, as `loss_of` returns them."""
         question = (batch.loss > 0).nonzero()
         for i, (value, what) in enumerate(zip(cost.tolist(), kind.tolist(), strict=True)):
             b, q = int(question[i, 0]), int(question[i, 1])
@@ -121,6 +130,7 @@ class Meter:
             self.counts[name] += 1
 
     def flush(self) -> dict[str, float]:
+        """The means so far, as part/kind of question -> nats per token; starts anew."""
         means = {name: round(self.sums[name] / self.counts[name], 3) for name in sorted(self.sums)}
         self.sums.clear()
         self.counts.clear()
@@ -142,14 +152,46 @@ class Trainer:
         self.step = 0
         self.meter = Meter()
 
-    def run(self, until: int | None = None, report_every: int = 100) -> None:
-        """Train to step `until` (default: the end of the phase). A loss that is not finite stops with the step named; the model keeps its last good state."""
-        started, first = time.time(), self.step
+    def run(
+        self, until: int | None = None, report_every: int = 100, save: Callable[[Trainer], None] | None = None, every_minutes: float = 10.0
+    ) -> None:
+        """Train to step `until` (default: the end of the phase), calling `save` every so often.
+
+        A loss that is not finite stops with the step named, before it touches the weights.
+        """
+        started, first, saved = time.time(), self.step, time.time()
         until = self.phase.steps if until is None else min(until, self.phase.steps)
         while self.step < until:
             self._one_step()
             if self.step % report_every == 0 or self.step == until:
                 self._report((time.time() - started) / (self.step - first))
+            if save and time.time() - saved > 60 * every_minutes:
+                save(self)
+                saved = time.time()
+
+    def save_state(self, path: Path, phase_number: int) -> None:
+        """Weights and optimiser state in one safetensors file, atomically: everything that a resume needs."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for name, optimizer in (("muon", self.muon), ("adam", self.adam)):
+            for i, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"{name}.{i}.{key}": torch.as_tensor(value) for key, value in state.items()}
+        header = {"phase": str(phase_number), "step": str(self.step), "steps": str(self.phase.steps)}
+        with atomic_path(path) as temporary:
+            save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, temporary, metadata=header)
+
+    def load_state(self, path: Path) -> None:
+        """Continue from `save_state`."""
+        with safe_open(path, framework="pt") as file:
+            self.step = int(file.metadata()["step"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        self.model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")})
+        for name, optimizer in (("muon", self.muon), ("adam", self.adam)):
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, tensor in tensors.items():
+                if key.startswith(f"{name}."):
+                    _, number, what = key.split(".")
+                    state.setdefault(int(number), {})[what] = tensor
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
     def _one_step(self) -> None:
         phase = self.phase
@@ -157,11 +199,15 @@ class Trainer:
         seconds = phase.draw_length(self.step, rng)
         r = int(phase.r[int(rng.integers(len(phase.r)))])
         mix = Mix(phase.kinds, phase.think, phase.coarse, phase.jitter_s, phase.misplaced)
-        batch = self.pile.batch(self.step, seconds, max(1, FRAMES_PER_STEP // seconds), min(MAX_QUESTIONS, seconds // 4), mix).to(self.device)
+        batch = self.pile.batch(self.step, seconds, max(1, FRAMES_PER_STEP // seconds), min(MAX_QUESTIONS, seconds // 4), mix).to(
+            self.device
+        )
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             loss, cost, kind = loss_of(self.model, batch, r, phase.sees)
         if not math.isfinite(loss.item()):
-            raise UserError(f"the loss is {loss.item()} at step {self.step} of phase {phase.name!r}; the last good state is kept: lower the learning rate")
+            raise UserError(
+                f"the loss is {loss.item()} at step {self.step} of phase {phase.name!r}; the last good state is kept: lower the learning rate"
+            )
         self._update(loss)
         self.meter.add(batch, cost, kind)
         self.step += 1
@@ -179,22 +225,147 @@ class Trainer:
 
     def _report(self, seconds_per_step: float) -> None:
         left = (self.phase.steps - self.step) * seconds_per_step
-        row = {"phase": self.phase.name, "step": self.step, "s_per_step": round(seconds_per_step, 3), "left_min": round(left / 60, 1)} | self.meter.flush()
+        row = {
+            "phase": self.phase.name,
+            "step": self.step,
+            "s_per_step": round(seconds_per_step, 3),
+            "left_min": round(left / 60, 1),
+        } | self.meter.flush()
         _log_row(self.log, row)
 
 
-# --- the frame encoder --------------------------------------------------------------------------------------------------------------
+# --- recipes, and a run that survives a kill ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class FramePhase:
     """Pre-training of the frame encoder on single pictures: what is in this picture?"""
 
-    stories: int = 150
-    frames_per_story: int = 160
-    steps: int = 2000
+    stories: int = 750
+    frames_per_story: int = 48
+    steps: int = 1000
     batch: int = 256
     lr: float = 2e-3
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole training: single pictures, then the phases in order. `seed` and this are all that a run depends on."""
+
+    frames: FramePhase
+    phases: tuple[Phase, ...]
+    encoder: FrameEncoderConfig = field(default_factory=FrameEncoderConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    pool_frames: int = 60_000
+
+
+def recipe(profile: str) -> Recipe:
+    """`smoke` proves that it runs, `lab` trains tiny on two CPU cores, `full` trains longer on a GPU. UserError for another name."""
+    scale = {"smoke": 0.004, "lab": 1.0, "full": 4.0}.get(profile)
+    if scale is None:
+        raise UserError(f"unknown profile {profile!r}: expected one of smoke, lab, full")
+    steps = lambda n: max(4, round(n * scale))  # noqa: E731
+    frames = FramePhase(stories=6, frames_per_story=64, steps=20, batch=64) if profile == "smoke" else FramePhase()
+    return Recipe(
+        frames=frames,
+        phases=(
+            Phase("warm_up", steps(1200), ((0.7, (32,)), (1.0, (32, 64))), WARM_UP, think=0.0, decay=0.01),
+            Phase("dense", steps(2600), CURRICULUM, TASKS),
+            Phase("sft1", steps(500), ((1.0, (128, 256, 512)),), TASKS, r=(16,), sees="reload", coarse=0.6, adam_lr=2e-3, muon_lr=0.013),
+            Phase(
+                "sft2",
+                steps(1000),
+                ((1.0, (256, 512)),),
+                TASKS,
+                r=(16,),
+                sees="reload",
+                coarse=0.4,
+                misplaced=0.05,
+                adam_lr=2e-3,
+                muon_lr=0.013,
+                decay=0.6,
+            ),
+        ),
+    )
+
+
+def train(plan: Recipe, out: Path, seed: int = 0, resume: bool = False, every_minutes: float = 10.0) -> Path:
+    """Run a recipe in the folder `out`; returns the checkpoint. With `resume` it goes on from the last durable state, with the same losses.
+
+    Refuses to resume another recipe or seed, naming the key. A state is written after each phase and every `every_minutes`.
+    """
+    out = Path(out)
+    describe = dataclasses.asdict(plan) | {"seed": seed}
+    _claim(out, json.loads(json.dumps(describe)), resume)
+    torch.manual_seed(seed)
+    domains = list(load_domains().values())
+    vocabulary = Vocabulary.of(domains)
+    encoder = _frozen_encoder(plan, domains, out, seed)
+    source = CachedSource(PixelSource(encoder, domains), seed, plan.pool_frames)
+    model = TimeScope(ModelConfig(plan.decoder, encoder.config.feature_width, feature_gain=FEATURE_GAIN), vocabulary)
+    model.align(source.directions())
+    done = _load_progress(out, model)
+    for number, phase in enumerate(plan.phases):
+        if number < done["phase"]:
+            continue
+        trainer = Trainer(model, Pile(domains, source, Writer(vocabulary, domains), seed + 1000 * number), phase, out / "log.jsonl")
+        if number == done["phase"] and done["step"]:
+            trainer.load_state(out / "state.safetensors")
+        trainer.run(save=partial(Trainer.save_state, path=out / "state.safetensors", phase_number=number), every_minutes=every_minutes)
+        trainer.save_state(out / "state.safetensors", number)
+    about = {"seed": seed, "steps": {phase.name: phase.steps for phase in plan.phases}, "device": str(model.words.device)}
+    return save(out / "tiny.safetensors", model, encoder, about)
+
+
+def main(profile: str = "smoke", seed: int = 0, out: Path | None = None, resume: bool = False) -> Path:
+    """Train by profile into `out` (default: runs/train-PROFILE of the checkout or of the current folder) and say where the checkpoint is."""
+    folder = out or (project_root() or Path.cwd()) / "runs" / f"train-{profile}"
+    path = train(recipe(profile), folder, seed, resume)
+    print(f"checkpoint: {path}")
+    return path
+
+
+def _claim(out: Path, plan: dict[str, object], resume: bool) -> None:
+    """Write the plan of a new run, or compare it with the one that is being resumed."""
+    path = out / "plan.json"
+    if not path.is_file():
+        write_json(path, plan)
+        return
+    if not resume:
+        raise UserError(f"{out} holds a training already; add --resume to go on, or take another folder")
+    before = read_json(path, "plan of the training")
+    for key in sorted(set(before) | set(plan)):
+        if before.get(key) != plan.get(key):
+            raise UserError(f"cannot resume {out}: {key!r} differs from the run that began there; take another folder, or restore it")
+
+
+def _frozen_encoder(plan: Recipe, domains: Sequence[Domain], out: Path, seed: int) -> FrameEncoder:
+    """The frame encoder of this run: trained once, then read back from its file."""
+    path = out / "frames.safetensors"
+    config = dataclasses.replace(plan.encoder, fields=Symbols(domains).sizes)
+    if path.is_file():
+        encoder = FrameEncoder(config)
+        encoder.load_state_dict(load_file(path))
+        return encoder.eval().requires_grad_(False)
+    encoder = pretrain_frames(domains, plan.encoder, plan.frames, seed, out / "log.jsonl")
+    with atomic_path(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}, temporary)
+    return encoder
+
+
+def _load_progress(out: Path, model: TimeScope) -> dict[str, int]:
+    """Fill the model from the last state; says which phase and step come next."""
+    path = out / "state.safetensors"
+    if not path.is_file():
+        return {"phase": 0, "step": 0}
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+        model.load_state_dict({name[6:]: file.get_tensor(name) for name in file.keys() if name.startswith("model.")})
+    phase, step, steps = (int(header[key]) for key in ("phase", "step", "steps"))
+    return {"phase": phase + 1, "step": 0} if step >= steps else {"phase": phase, "step": step}
+
+
+# --- the frame encoder --------------------------------------------------------------------------------------------------------------
 
 
 def picture_pool(domains: Sequence[Domain], phase: FramePhase, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -210,10 +381,12 @@ def picture_pool(domains: Sequence[Domain], phase: FramePhase, seed: int) -> tup
     return np.concatenate(pixels), np.concatenate(classes)
 
 
-def pretrain_frames(domains: Sequence[Domain], config: FrameEncoderConfig, phase: FramePhase, seed: int, log: Path | None = None) -> FrameEncoder:
+def pretrain_frames(
+    domains: Sequence[Domain], config: FrameEncoderConfig, phase: FramePhase, seed: int, log: Path | None = None
+) -> FrameEncoder:
     """Train a frame encoder to name everything in a picture, then fix the scale of its features. Deterministic for a seed on one device type."""
     torch.manual_seed(seed)
-    encoder = FrameEncoder(dataclasses.replace(config, fields=Symbols(domains).sizes)).to(memory_format=torch.channels_last)
+    encoder = FrameEncoder(dataclasses.replace(config, fields=Symbols(domains).sizes))
     pixels, classes = picture_pool(domains, phase, seed)
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=phase.lr, weight_decay=0.01)
     rng, started = np.random.default_rng((seed, 18)), time.time()
@@ -225,13 +398,15 @@ def pretrain_frames(domains: Sequence[Domain], config: FrameEncoderConfig, phase
         target = torch.from_numpy(classes[chosen])
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=pick_dtype(torch.device("cpu")) == torch.bfloat16):
             answers = encoder.answers(images)
-        loss = sum(F.cross_entropy(answer.float(), target[:, i]) for i, answer in enumerate(answers))
+        loss = torch.stack([F.cross_entropy(answer.float(), target[:, i]) for i, answer in enumerate(answers)]).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         if (step + 1) % 100 == 0:
             right = [round(float((a.argmax(-1) == target[:, i]).float().mean()), 3) for i, a in enumerate(answers)]
-            _log_row(log, {"phase": "frames", "step": step + 1, "s": round(time.time() - started), "loss": round(float(loss), 4), "right": right})
+            _log_row(
+                log, {"phase": "frames", "step": step + 1, "s": round(time.time() - started), "loss": round(float(loss), 4), "right": right}
+            )
     encoder.eval().requires_grad_(False)
     encoder.standardise(torch.from_numpy(pixels[:: max(1, len(pixels) // 2048)]).permute(0, 3, 1, 2).float() / 255)
     return encoder

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import html
-import importlib.metadata
-import math
-import platform
 import re
-import sys
-import time
 import warnings
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from timescope_lite import __version__
-from timescope_lite.common import UserError, atomic_path, from_mapping, git_commit, pick_device, read_json, write_json
+from timescope_lite.common import UserError, atomic_path, read_json, write_json
+from timescope_lite.results import Metric, Result, read_result
 
-STARTED = time.monotonic()
-SCHEMA = 1
 WIDGET = "application/vnd.jupyter.widget-view+json"
-FRACTIONS = {"miou", "coverage", "reload_share", "fine_miou_given_coverage", "unparsable"}
+CLAIM = {"two-stage": "two_stage@128", "one stage": "single_stage@128", "uniform frames": "uniform@128", "text only": "text_only@128"}
 SHELVES = {"Learn": range(0, 9), "Measure": range(9, 14), "Go further": range(14, 16)}
 STYLE = """
 :root{color-scheme:light dark;--ink:#1b1f24;--paper:#fff;--line:#d0d7de;--soft:#f3f5f7;--bad:#a40e26}
@@ -33,148 +24,6 @@ th{background:var(--soft)}td.n{text-align:right;font-variant-numeric:tabular-num
 pre{background:var(--soft);padding:.8rem}.failed{color:var(--bad);font-weight:600}
 figure{margin:1.2rem 0}img{max-width:100%;height:auto;background:#fff}
 """
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One measured number; `low` and `high` bound its 95 % interval (None where there is none), `n` counts what it is taken over."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    n: int = 1
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one run found: the content of its result.json. Metric names are "system/bucket/metric"; the first one is the headline."""
-
-    schema: int
-    name: str
-    status: str
-    config: dict[str, Any]
-    seed: int | None
-    commit: str
-    versions: dict[str, str]
-    device: str
-    wall_s: float
-    peak_rss_bytes: int
-    metrics: dict[str, Metric] = field(default_factory=dict)
-
-    def validate(self) -> Result:
-        """This result if every part of the contract holds; UserError names the first part that does not."""
-        if self.schema != SCHEMA:
-            raise UserError(f"result {self.name!r}: schema is {self.schema!r}, this version reads {SCHEMA!r}; run it again")
-        if self.status not in {"finished", "failed"}:
-            raise UserError(f"result {self.name!r}: status is {self.status!r}, expected 'finished' or 'failed'")
-        if not (_is_number(self.wall_s) and _is_number(self.peak_rss_bytes)):
-            raise UserError(f"result {self.name!r}: wall_s and peak_rss_bytes must be finite numbers")
-        for key, metric in self.metrics.items():
-            _validate_metric(f"result {self.name!r}: metric {key!r}", key, metric)
-        return self
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _validate_metric(where: str, key: str, metric: Metric) -> None:
-    parts = key.split("/")
-    if len(parts) != 3 or not all(parts):
-        raise UserError(f"{where} is not named system/bucket/metric")
-    bounds = [bound for bound in (metric.low, metric.high) if bound is not None]
-    if len(bounds) == 1 or not all(_is_number(number) for number in (metric.value, *bounds)):
-        raise UserError(f"{where}: value, low and high must be finite numbers (low and high may both be null)")
-    if bounds and not bounds[0] - 1e-9 <= metric.value <= bounds[1] + 1e-9:
-        raise UserError(f"{where}: {metric.value} lies outside its own interval [{bounds[0]}, {bounds[1]}]")
-    if isinstance(metric.n, bool) or not isinstance(metric.n, int) or metric.n < 0:
-        raise UserError(f"{where}: n must be a whole number, not {metric.n!r}")
-    if (parts[2] in FRACTIONS or parts[2].startswith("r1@")) and not 0 <= metric.value <= 1:
-        raise UserError(f"{where}: {metric.value} is not a fraction between 0 and 1")
-
-
-def read_result(path: Path) -> Result:
-    """The validated result in the JSON file `path`; UserError if it is absent, not JSON or breaks the contract."""
-    raw = read_json(path, "result file")
-    if not isinstance(raw, dict) or not isinstance(raw.get("metrics"), dict):
-        raise UserError(f"result file {path}: expected an object with a 'metrics' object")
-    metrics = {}
-    for key, value in raw["metrics"].items():
-        if not isinstance(value, dict):
-            raise UserError(f"result file {path}: metric {key!r} must be an object with value, low, high and n")
-        metrics[key] = from_mapping(Metric, value, f"result file {path}, metric {key!r}")
-    return from_mapping(Result, {**raw, "metrics": metrics}, f"result file {path}").validate()
-
-
-def write_result(
-    out: Path | str,
-    *,
-    name: str,
-    metrics: dict[str, Metric],
-    config: dict[str, Any] | None = None,
-    seed: int | None = None,
-    status: str = "finished",
-    wall_s: float | None = None,
-) -> Path:
-    """Write `out`/result.json, the last act of a run, atomically; returns its path.
-
-    `wall_s` counts from the import of this file (the bootstrap cell) unless given; peak memory is this process's own. Raises
-    UserError if the contract is broken.
-    """
-    age_s = time.monotonic() - STARTED
-    device = str(pick_device()) if "torch" in sys.modules else "cpu"
-    result = Result(
-        SCHEMA,
-        name,
-        status,
-        config or {},
-        seed,
-        git_commit(),
-        versions(),
-        device,
-        age_s if wall_s is None else wall_s,
-        peak_rss_bytes(),
-        metrics,
-    ).validate()
-    return write_json(Path(out) / "result.json", dataclasses.asdict(result))
-
-
-def versions() -> dict[str, str]:
-    """Versions of what can change a number: python, this package and the installed ones among its main dependencies."""
-    found = {"python": platform.python_version(), "timescope-lite": __version__}
-    for package in ("torch", "numpy", "transformers", "decord2", "decord", "av"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def peak_rss_bytes(children: bool = False) -> int:
-    """Peak resident memory in bytes of this process, or of the largest child that has ended (0 where the system does not tell)."""
-    try:
-        import resource
-    except ImportError:  # Windows has no resource module, but knows the peak of the process itself.
-        import psutil
-
-        return 0 if children else int(psutil.Process().memory_info().peak_wset)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF).ru_maxrss
-    return int(peak) if sys.platform == "darwin" else int(peak) * 1024
-
-
-def keep_figure(figure: Any, out: Path | str, name: str, alt: str) -> Any:
-    """Save a matplotlib figure as `out`/`name`.png with its alt text beside it; returns an image that a notebook shows with that text."""
-    import matplotlib.pyplot as plt
-    from IPython.display import Image
-
-    if not alt.strip():
-        raise UserError(f"figure {name!r} has no alt text: say in one sentence what it shows")
-    path = Path(out) / f"{name}.png"
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110, bbox_inches="tight", metadata={"Software": None})
-    path.with_suffix(".alt.txt").write_text(alt.strip() + "\n", encoding="utf-8")
-    plt.close(figure)  # else the inline backend would show it a second time, without its text
-    return Image(data=path.read_bytes(), alt=alt.strip())
 
 
 def format_value(metric: str, value: float | None) -> str:
@@ -322,6 +171,24 @@ def write_shelves(readme: Path, notebooks_dir: Path, times: Path) -> None:
         header = " | ".join([f"| {shelf}", *(f"minutes, {p}" for p in recorded)]) + " |\n|---|" + "--:|" * len(recorded)
         parts.append("\n".join([header, *(rows or ["| in preparation |" + " |" * len(recorded)])]))
     _write_if_changed(readme, replace_block(readme.read_text(encoding="utf-8"), "shelves", "\n\n".join(parts), readme.name))
+
+
+def write_claim(readme: Path, result_file: Path) -> None:
+    """Rewrite the README's one measured claim from a recorded evaluation: two-stage beside the controls of the same run, with their intervals."""
+    result = read_result(result_file)
+    said = {name: result.metrics.get(f"{system}/all/r1@0.5") for name, system in CLAIM.items()}
+    parts = [
+        f"{name} {metric.value:.2f} [{metric.low:.2f}, {metric.high:.2f}]"
+        for name, metric in said.items()
+        if metric and metric.low is not None
+    ]
+    n = next((metric.n for metric in said.values() if metric), 0)
+    line = (
+        f"Measured: R1@0.5 on {n} questions of `{result.config['split']}` (seed {result.seed}), videos of 2 to 9 minutes through mp4 and decoder, at 128 frames' "
+        f"worth of attended KV, one set of weights, 95 % intervals over videos: {'; '.join(parts)}. "
+        f"([result]({result_file.relative_to(readme.parent).as_posix()}), commit {result.commit})"
+    )
+    _write_if_changed(readme, replace_block(readme.read_text(encoding="utf-8"), "claim", line, readme.name))
 
 
 def write_measured(notebook: Path, times: Path) -> None:

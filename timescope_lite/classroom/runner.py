@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from timescope_lite import __version__
-from timescope_lite.classroom.report import Result, format_value, headline, peak_rss_bytes, read_result
+from timescope_lite.classroom.report import format_value, headline
 from timescope_lite.common import UserError, data_root, get_profile, project_root, read_json, write_json
+from timescope_lite.results import Result, peak_rss_bytes, read_result
 
 RESERVED = ("profile", "out")  # set by the runner itself, in notebooks that declare them
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -162,7 +163,7 @@ def run_notebooks(
     planned = _plan([find_notebook(path) for path in paths], profile, parameters or {}, out, limit_s)
     running: dict[str, subprocess.Popen[bytes]] = {}
     with _ipython_dir() as ipython_dir, ThreadPoolExecutor(jobs) as pool:
-        environment = _environment(profile, jobs, ipython_dir)
+        environment = _environment(profile, ipython_dir)
         futures = [pool.submit(_finished_or_run, job, environment, resume, running) for job in planned]
         try:
             waiting = set(futures)
@@ -201,12 +202,11 @@ def _ipython_dir() -> Iterator[str]:
         yield folder
 
 
-def _environment(profile: str, jobs: int, ipython_dir: str) -> dict[str, str]:
+def _environment(profile: str, ipython_dir: str) -> dict[str, str]:
     paths = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     extra = {"TIMESCOPE_PROFILE": profile, "IPYTHONDIR": ipython_dir, "PYTHONPATH": os.pathsep.join(paths)}
-    if jobs > 1:  # each kernel would otherwise start one thread per core and they would fight
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        extra["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores // jobs))
+    # The models are tiny: a second thread costs them more than it brings, and several kernels would fight for the cores.
+    extra["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or "1"
     return {**os.environ, **extra}
 
 

@@ -56,7 +56,7 @@ def load(path: Path, device: torch.device | None = None) -> Checkpoint:
     config = json.loads(header["model"])
     config["decoder"] = from_mapping(DecoderConfig, config["decoder"], f"{path}: decoder")
     model_config = from_mapping(ModelConfig, config, f"{path}: model")
-    vocabulary = Vocabulary(tuple(json.loads(header["phrases"])), model_config.frames_per_segment)
+    vocabulary = Vocabulary(tuple(json.loads(header["phrases"])))
     model = TimeScope(model_config, vocabulary)
     _fill(model, tensors, "model.", path)
     encoder = None
@@ -70,15 +70,19 @@ def load(path: Path, device: torch.device | None = None) -> Checkpoint:
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     if not path.is_file():
-        raise UserError(f"checkpoint {path} does not exist; train one with `timescope-lite train`, or leave --checkpoint out for the shipped one")
+        raise UserError(
+            f"checkpoint {path} does not exist; train one with `timescope-lite train`, or leave --checkpoint out for the shipped one"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a safe_open is no mapping)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise UserError(f"checkpoint {path} is damaged or not a safetensors file ({error})") from None
     if header.get("format") != FORMAT:
-        raise UserError(f"{path} is a safetensors file, but not a checkpoint of this library (format {header.get('format')!r}, expected {FORMAT!r})")
+        raise UserError(
+            f"{path} is a safetensors file, but not a checkpoint of this library (format {header.get('format')!r}, expected {FORMAT!r})"
+        )
     return header, tensors
 
 
@@ -91,6 +95,7 @@ def _fill(module: torch.nn.Module, tensors: dict[str, torch.Tensor], prefix: str
 
 
 def sha256(path: Path) -> str:
+    """Hash of a file, in hex."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 

@@ -7,7 +7,7 @@ bias per head on text-to-text attention (without it hundreds of video keys drown
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -74,7 +74,8 @@ class Block(nn.Module):
         half = config.heads // 2
         self.text_bias = nn.Parameter(torch.tensor([config.text_bias] * half + [0.0] * (config.heads - half)))
         nn.init.constant_(self.q_norm.weight, config.query_gain)
-        if __import__("os").environ.get("TIE") == "1": self._start_with_equal_queries_and_keys()
+        if __import__("os").environ.get("TIE") == "1":
+            self._start_with_equal_queries_and_keys()
         nn.init.normal_(self.out.weight, std=0.04)
         nn.init.normal_(self.down.weight, std=0.03)
 
@@ -126,10 +127,15 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.layers)])
         self.norm = nn.RMSNorm(config.width, eps=config.norm_eps)
 
+    @property
+    def layers(self) -> list[Block]:
+        """The blocks, first to last."""
+        return cast("list[Block]", list(self.blocks))
+
     def forward(self, x: Tensor) -> Tensor:
         """Plain causal attention over x (B, N, C), positions 0..N-1. Returns normalised hidden states (B, N, C)."""
         positions = torch.arange(x.shape[1], device=x.device)
-        for block in self.blocks:
+        for block in self.layers:
             q, k, v = block.project(x)
             kv = block.share_heads(LayerKV(block.rotate(k, positions), v))
             x = block.finish(x, attend(block.rotate(q, positions), kv, causal=True))

@@ -53,7 +53,9 @@ class FrameEncoder(nn.Module):
     def hidden(self, images: Tensor) -> Tensor:
         """(N, 3, size, size) -> (N, K * feature_width), before standardising: what the heads of pre-training read."""
         if images.shape[1:] != (3, self.config.image_size, self.config.image_size):
-            raise UserError(f"pictures have shape {tuple(images.shape[1:])}; expected (3, {self.config.image_size}, {self.config.image_size})")
+            raise UserError(
+                f"pictures have shape {tuple(images.shape[1:])}; expected (3, {self.config.image_size}, {self.config.image_size})"
+            )
         return self.project(self.stem(images - 0.5).flatten(1))
 
     def answers(self, images: Tensor) -> list[Tensor]:
@@ -62,6 +64,7 @@ class FrameEncoder(nn.Module):
         return [head(hidden) for head in self.heads]
 
     def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, size, size) in 0..1 -> standardised features (N, K, feature_width)."""
         flat = (self.hidden(images) - self.mean) / self.std
         return flat.unflatten(1, (self.config.tokens_per_frame, self.config.feature_width))
 

@@ -54,7 +54,10 @@ class DVRStore:
         if not 0 <= first_idx <= last_idx < len(self._segments):
             raise UserError(f"window of segments {first_idx}..{last_idx} is not inside the video's 0..{len(self._segments) - 1}")
         chosen = self._segments[first_idx : last_idx + 1]
-        return [LayerKV(*(torch.cat([t.to(self.device) for t in parts], dim=2) for parts in zip(*layer, strict=True))) for layer in zip(*chosen, strict=True)]
+        return [
+            LayerKV(*(torch.cat([t.to(self.device) for t in parts], dim=2) for parts in zip(*layer, strict=True)))
+            for layer in zip(*chosen, strict=True)
+        ]
 
     def __len__(self) -> int:
         return len(self._segments)
@@ -68,7 +71,7 @@ class DVRStore:
 class Memory:
     """All that is kept of one video: `hvr` per layer (1, H_kv, segments * slots, D) and the DVR store. Built by `TimeScope.stream`.
 
-    `clock` is the segment code of the first segment; `num_valid` counts real frames (the last segment may be padded).
+    `clock` is the time code of the first frame; `num_valid` counts real frames (the last segment may be padded).
     """
 
     r: int
@@ -98,7 +101,9 @@ class Memory:
         self.dvr.put(dense)
         pooled = [LayerKV(*(t.detach() for t in layer)) for layer in pooled]
         if self.hvr:
-            pooled = [LayerKV(*(torch.cat(pair, dim=2) for pair in zip(old, new, strict=True))) for old, new in zip(self.hvr, pooled, strict=True)]
+            pooled = [
+                LayerKV(*(torch.cat(pair, dim=2) for pair in zip(old, new, strict=True))) for old, new in zip(self.hvr, pooled, strict=True)
+            ]
         self.hvr = pooled
 
     def mixed(self, first_idx: int, last_idx: int, keep_hvr: bool = True) -> list[LayerKV]:

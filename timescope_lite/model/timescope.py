@@ -1,7 +1,7 @@
 """TimeScope: stream a video into HVR and DVR, read a question over the HVR (coarse), reload, read it again (fine).
 
-Two forms of the same encoder: `encode` handles whole videos at once (training), `stream` goes segment by segment with caches only (use). They agree to rounding,
-which is the first oracle of the test suite. (TimeScope section 3; where the paper is silent the choice is ours and docs/architecture.md says so.)
+Two forms of the same encoder: `encode` handles whole videos at once (training), `stream` goes segment by segment with caches only (use). They agree
+to rounding, which is the first oracle of the test suite. (TimeScope section 3; where the paper is silent the choice is ours and docs/architecture.md says so.)
 """
 
 from __future__ import annotations
@@ -14,51 +14,55 @@ import torch
 from torch import Tensor, nn
 
 from timescope_lite.common import UserError
-from timescope_lite.model.decoder import Decoder, DecoderConfig, LayerKV, attend, visible
+from timescope_lite.model.decoder import Block, Decoder, DecoderConfig, LayerKV, attend, visible
 from timescope_lite.model.memory import DVRStore, Memory, downsample, group_positions
-from timescope_lite.text import ABSENT, ANSWER, NUM_SEGMENT_CODES, PAD, SO, THINK, WINDOW, Vocabulary
+from timescope_lite.text import ABSENT, ANSWER, NUM_SECONDS, PAD, SO, THINK, WINDOW, Vocabulary
 
 MAX_CHAIN = 6
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that a checkpoint must agree on. `feature_width` is what the frame encoder gives per token."""
+    """Everything that a checkpoint must agree on. `feature_width` is what the frame encoder gives per token.
+
+    `can_say_absent`: the model was trained to answer that the evidence is not in the video; else such an answer is never given.
+    """
 
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     feature_width: int = 128
     frames_per_segment: int = 16
     tokens_per_frame: int = 1
     feature_gain: float = 0.4
+    can_say_absent: bool = False
 
     def as_dict(self) -> dict[str, object]:
         return asdict(self)
 
 
 class TimeCodes(nn.Module):
-    """Vectors of segment numbers (fixed Fourier features, learned maps in and out) and of offsets in a segment (a small table).
+    """Vectors of the seconds of a clock: fixed Fourier features with learned maps in (a frame's time) and out (a written time).
 
-    Every segment code is trained, because each video starts its clock at a random one; so no code is new in a longer video.
+    Every code is trained, because each video starts its clock at a random second; so no code is new in a longer video.
     """
 
-    def __init__(self, width: int, frames_per_segment: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        half = 32
-        frequency = torch.exp(torch.linspace(math.log(2 * math.pi / (1.5 * NUM_SEGMENT_CODES)), math.log(0.9 * math.pi), half))
-        angle = torch.arange(NUM_SEGMENT_CODES)[:, None] * frequency
+        half = 64
+        frequency = torch.exp(torch.linspace(math.log(2 * math.pi / (1.5 * NUM_SECONDS)), math.log(0.9 * math.pi), half))
+        angle = torch.arange(NUM_SECONDS)[:, None] * frequency
         self.register_buffer("phi", torch.cat([angle.sin(), angle.cos()], dim=1), persistent=False)
         self.inward = nn.Linear(2 * half, width, bias=False)
         self.outward = nn.Linear(width, 2 * half, bias=False)
-        self.offsets = nn.Parameter(torch.randn(frames_per_segment + 1, width) * 0.3)
-        nn.init.normal_(self.inward.weight, std=0.08)
+        nn.init.normal_(self.inward.weight, std=0.06)
         self.phi: Tensor
 
-    def table(self) -> Tensor:
-        """(512 + S + 1, C): segment codes, then offsets 0..S."""
-        return torch.cat([self.inward(self.phi), self.offsets.to(self.inward.weight.dtype)])
+    def forward(self, seconds: Tensor) -> Tensor:
+        """Seconds of the clock (...) -> vectors (..., C)."""
+        return self.inward(self.phi[seconds])
 
     def logits(self, hidden: Tensor) -> Tensor:
-        return torch.cat([self.outward(hidden) @ self.phi.to(hidden.dtype).T, hidden @ self.offsets.to(hidden.dtype).T], dim=-1)
+        """Hidden states (..., C) -> scores of all seconds (..., NUM_SECONDS)."""
+        return self.outward(hidden) @ self.phi.to(hidden.dtype).T
 
 
 @dataclass
@@ -98,8 +102,6 @@ class TimeScope(nn.Module):
 
     def __init__(self, config: ModelConfig, vocabulary: Vocabulary) -> None:
         super().__init__()
-        if vocabulary.frames_per_segment != config.frames_per_segment:
-            raise UserError(f"the vocabulary counts {vocabulary.frames_per_segment} frames per segment, the model {config.frames_per_segment}")
         self.config, self.vocabulary = config, vocabulary
         C = config.decoder.width
         self.decoder = Decoder(config.decoder)
@@ -108,7 +110,7 @@ class TimeScope(nn.Module):
         self.words = nn.Parameter(torch.randn(len(vocabulary.words), C) * 0.5)
         self.register_buffer("phrase_words", torch.from_numpy(vocabulary.word_matrix()), persistent=False)
         self.phrase_words: Tensor
-        self.times = TimeCodes(C, config.frames_per_segment)
+        self.times = TimeCodes(C)
         self.logit_scale = nn.Parameter(torch.tensor(1 / math.sqrt(C)))
         nn.init.normal_(self.features_in.weight, std=config.feature_gain)
         nn.init.zeros_(self.features_in.bias)
@@ -126,23 +128,21 @@ class TimeScope(nn.Module):
 
     # --- tokens -----------------------------------------------------------------------------------------------------------------
 
-    def token_table(self) -> Tensor:
-        """(vocabulary.size, C): phrases as sums of their words, then time codes."""
-        return torch.cat([self.phrase_words @ self.words, self.times.table()])
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Token ids (...) -> vectors (..., C): a phrase is the sum of its parts, a time comes from its code."""
+        first = self.vocabulary.first_second
+        phrases = (self.phrase_words @ self.words)[tokens.clamp(max=first - 1)]
+        return torch.where((tokens < first)[..., None], phrases, self.times((tokens - first).clamp(min=0)).to(phrases.dtype))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores over the whole vocabulary: hidden (..., C) -> (..., vocabulary.size)."""
         phrases = hidden @ (self.phrase_words @ self.words).to(hidden.dtype).T
         return torch.cat([phrases, self.times.logits(hidden)], dim=-1) * self.logit_scale
 
-    def frame_tokens(self, features: Tensor, first_segment_code: Tensor) -> Tensor:
-        """features (B, F, K, feature_width), segment code of the first segment (B,) -> tokens (B, F*K, C), each with its time."""
-        B, F, K, _ = features.shape
-        S = self.config.frames_per_segment
-        frame = torch.arange(F, device=features.device)
-        table = self.times.table()
-        codes = table[(first_segment_code[:, None] + frame // S) % NUM_SEGMENT_CODES] + table[NUM_SEGMENT_CODES + frame % S]
-        return (self.features_in(features) + codes[:, :, None] + self.slot).flatten(1, 2)
+    def frame_tokens(self, features: Tensor, clock: Tensor) -> Tensor:
+        """features (B, F, K, feature_width), second of the clock at the first frame (B,) -> tokens (B, F*K, C), each with its time."""
+        times = self.times(clock[:, None] + torch.arange(features.shape[1], device=features.device))
+        return (self.features_in(features) + times[:, :, None] + self.slot).flatten(1, 2)
 
     # --- the video, all segments at once (training) -----------------------------------------------------------------------------
 
@@ -161,13 +161,15 @@ class TimeScope(nn.Module):
         positions = torch.arange(F, device=x.device).repeat_interleave(K)
         groups = group_positions(positions, r, K)
         dense, pooled = [], []
-        for block in self.decoder.blocks:
+        for block in self.decoder.layers:
             q, k, v = block.project(x)
             dense.append(LayerKV(block.rotate(k, positions), v))
             pooled.append(LayerKV(block.rotate(downsample(k, r, K), groups), downsample(v, r, K)))
-            if block is self.decoder.blocks[-1]:
+            if block is self.decoder.layers[-1]:
                 break  # the video itself writes nothing: the last layer's keys and values are all that text needs
-            attended = self._attend_segments(block.rotate(q, positions), block.share_heads(dense[-1]), block.share_heads(pooled[-1]), r, history)
+            attended = self._attend_segments(
+                block.rotate(q, positions), block.share_heads(dense[-1]), block.share_heads(pooled[-1]), r, history
+            )
             x = block.finish(x, attended)
         return Encoded(dense, pooled, r, F)
 
@@ -193,7 +195,7 @@ class TimeScope(nn.Module):
     def stream(self, segments: Iterable[tuple[Tensor, int]], r: int, clock: int = 0, tier: str = "host", history: bool = True) -> Memory:
         """Read a video once: `segments` yields (features (S, K, Cf), number of real frames). Working memory: one segment and the HVR.
 
-        Raises UserError if r does not divide S, or if the video has more segments than there are segment codes.
+        Raises UserError if r does not divide S, or if the video is longer than the clock.
         """
         S, K = self.config.frames_per_segment, self.config.tokens_per_frame
         if r < 1 or S % r:
@@ -201,8 +203,10 @@ class TimeScope(nn.Module):
         device = self.words.device
         memory = Memory(r, S, K, DVRStore(tier, device), clock)
         for features, num_valid in segments:
-            if memory.num_segments == NUM_SEGMENT_CODES:
-                raise UserError(f"the video is longer than {NUM_SEGMENT_CODES * S} frames, all that there are time codes for; cut it into parts")
+            if clock + memory.num_frames + S > NUM_SECONDS:
+                raise UserError(
+                    f"the video is longer than {NUM_SECONDS - clock} frames, all that the clock has codes for; cut it into parts"
+                )
             memory.add(*self._stream_one(features.to(device)[None], memory, history))
             memory.num_valid += num_valid
         return memory
@@ -210,22 +214,24 @@ class TimeScope(nn.Module):
     def _stream_one(self, features: Tensor, memory: Memory, history: bool) -> tuple[list[LayerKV], list[LayerKV]]:
         """Dense and pooled keys and values of the next segment, features (1, S, K, Cf)."""
         S, K, i = memory.frames_per_segment, memory.tokens_per_frame, memory.num_segments
-        x = self.frame_tokens(features, torch.tensor([memory.clock + i], device=features.device))
+        x = self.frame_tokens(features, torch.tensor([memory.clock + i * S], device=features.device))
         positions = torch.arange(i * S, (i + 1) * S, device=x.device).repeat_interleave(K)
         groups = group_positions(positions, memory.r, K)
         dense, pooled = [], []
-        for layer_idx, block in enumerate(self.decoder.blocks):
+        for layer_idx, block in enumerate(self.decoder.layers):
             q, k, v = block.project(x)
             own = LayerKV(block.rotate(k, positions), v)
             dense.append(own)
             pooled.append(LayerKV(block.rotate(downsample(k, memory.r, K), groups), downsample(v, memory.r, K)))
-            if layer_idx == len(self.decoder.blocks) - 1:
+            if layer_idx == len(self.decoder.layers) - 1:
                 break
-            x = block.finish(x, self._attend_one(block.rotate(q, positions), own, memory.hvr[layer_idx] if memory.hvr and history else None, block))
+            x = block.finish(
+                x, self._attend_one(block.rotate(q, positions), own, memory.hvr[layer_idx] if memory.hvr and history else None, block)
+            )
         return dense, pooled
 
     @staticmethod
-    def _attend_one(q: Tensor, own: LayerKV, past: LayerKV | None, block: nn.Module) -> Tensor:
+    def _attend_one(q: Tensor, own: LayerKV, past: LayerKV | None, block: Block) -> Tensor:
         """One segment over [HVR so far ; itself, causally]."""
         n = own.k.shape[2]
         allowed = torch.ones(n, n, dtype=torch.bool, device=q.device).tril()
@@ -250,17 +256,24 @@ class TimeScope(nn.Module):
         before = cache.valid.sum(-1, keepdim=True) if cache else 0
         positions = (num_frames + before + valid.cumsum(-1) - 1).flatten(1)[:, None]
         all_valid = torch.cat([cache.valid, valid], dim=-1) if cache else valid
-        x = self.token_table()[tokens.flatten(1)]
+        x = self.embed(tokens.flatten(1))
         text_mask = _text_mask(all_valid, T)
         memory_mask = None if mask is None else visible(mask, x.dtype).repeat_interleave(T, dim=1)[:, None]
         layers = []
-        for layer_idx, block in enumerate(self.decoder.blocks):
+        for layer_idx, block in enumerate(self.decoder.layers):
             q, k, v = block.project(x)
             own = LayerKV(*(t.unflatten(2, (Q, T)) for t in (block.rotate(k, positions), v)))
             if cache:
                 own = LayerKV(*(torch.cat(pair, dim=3) for pair in zip(cache.layers[layer_idx], own, strict=True)))
             layers.append(own)
-            attended = _attend_text(block.rotate(q, positions), block.share_heads(memory[layer_idx]), block.share_heads(own), memory_mask, text_mask, block.text_bias)
+            attended = _attend_text(
+                block.rotate(q, positions),
+                block.share_heads(memory[layer_idx]),
+                block.share_heads(own),
+                memory_mask,
+                text_mask,
+                block.text_bias,
+            )
             x = block.finish(x, attended)
         return self.decoder.norm(x).unflatten(1, (Q, T)), TextCache(layers, all_valid)
 
@@ -275,13 +288,14 @@ class TimeScope(nn.Module):
         reader = _Reader(self, memory.hvr, memory.num_frames, prompts)
         chains = self._write_chain(reader, [p[-1] for p in prompts])
         reader.feed([WINDOW] * len(prompts))
-        first = self.vocabulary.first_segment + memory.clock
-        last = first + memory.num_segments - 1
-        start, p_start, absent = reader.choose_segment([first] * len(prompts), last)
+        first, S = self.vocabulary.first_second + memory.clock, memory.frames_per_segment
+        last = first + memory.num_valid - 1
+        start, p_start, absent = reader.choose_second([first] * len(prompts), last, S, first)
         reader.feed(start)
-        end, p_end, _ = reader.choose_segment(start, last)
+        end, p_end, _ = reader.choose_second(start, last, S, first)
         return [
-            Coarse(chain, (s - first, e - first), ps * pe, a) for chain, s, e, ps, pe, a in zip(chains, start, end, p_start, p_end, absent, strict=True)
+            Coarse(chain, ((s - first) // S, (e - first) // S), ps * pe, a)
+            for chain, s, e, ps, pe, a in zip(chains, start, end, p_start, p_end, absent, strict=True)
         ]
 
     def _write_chain(self, reader: _Reader, modes: list[int]) -> list[list[int]]:
@@ -303,24 +317,13 @@ class TimeScope(nn.Module):
     @torch.no_grad()
     def fine(self, layers: Sequence[LayerKV], memory: Memory, prompt: list[int], chain: list[int]) -> tuple[float, float]:
         """The fine stage: the same question and reasoning over `layers` (HVR with the window reloaded); returns start_s, end_s in frames."""
-        v = self.vocabulary
         reader = _Reader(self, layers, memory.num_frames, [[*prompt, *chain, ANSWER]])
-        first = v.first_segment + memory.clock
-        last = first + memory.num_segments - 1
-        codes: list[int] = []
-        segment, _, _ = reader.choose_segment([first], last)
-        codes += segment
-        reader.feed(segment)
-        codes += reader.choose_range(v.first_offset, v.first_offset + v.frames_per_segment - 1)
-        reader.feed(codes[-1:])
-        segment, _, _ = reader.choose_segment(segment, last)
-        codes += segment
-        reader.feed(segment)
-        # An end in the start's own segment comes after the start.
-        lowest = codes[1] + 1 if segment[0] == codes[0] else v.first_offset + 1
-        codes += reader.choose_range(lowest, v.first_offset + v.frames_per_segment)
-        start, end = _frames_of(codes, v, memory.clock)
-        return float(min(start, memory.num_valid - 1)), float(min(end, memory.num_valid))
+        first, S = self.vocabulary.first_second + memory.clock, memory.frames_per_segment
+        last = first + memory.num_valid - 1
+        start, _, _ = reader.choose_second([first], last, S, first)
+        reader.feed(start)
+        end, _, _ = reader.choose_second(start, last, S, first)
+        return float(start[0] - first), float(end[0] - first + 1)
 
 
 class _Reader:
@@ -348,25 +351,16 @@ class _Reader:
         words[:, [t for t in range(ABSENT + 1) if t != SO]] = -torch.inf
         return [int(t) for t in words.argmax(-1)]
 
-    def choose_segment(self, lowest: list[int], highest: int) -> tuple[list[int], list[float], list[bool]]:
-        """The best segment code in lowest..highest per question, its probability among these, and whether <absent> beats it."""
+    def choose_second(self, lowest: list[int], highest: int, S: int, first: int) -> tuple[list[int], list[float], list[bool]]:
+        """The best time code in lowest..highest per question; the probability that the time lies in its segment; whether <absent> beats it."""
         codes = torch.arange(self.logits.shape[1], device=self.device)
         allowed = (codes[None] >= torch.tensor(lowest, device=self.device)[:, None]) & (codes[None] <= highest)
         scores = self.logits.masked_fill(~allowed, -torch.inf)
-        probability, best = scores.softmax(-1).max(-1)
-        absent = self.logits[:, ABSENT] > scores.max(-1).values
+        best = scores.argmax(-1)
+        same_segment = (codes[None] - first) // S == (best[:, None] - first) // S
+        probability = (scores.softmax(-1) * same_segment).sum(-1)
+        absent = (self.logits[:, ABSENT] > scores.max(-1).values) & self.model.config.can_say_absent
         return [int(b) for b in best], [float(p) for p in probability], [bool(a) for a in absent]
-
-    def choose_range(self, lowest: int, highest: int) -> list[int]:
-        return [int(i) + lowest for i in self.logits[:, lowest : highest + 1].argmax(-1)]
-
-
-def _frames_of(codes: Sequence[int], vocabulary: Vocabulary, clock: int) -> tuple[int, int]:
-    """Frames of four time codes: segment, offset, segment, offset (the inverse of Writer.interval)."""
-    S = vocabulary.frames_per_segment
-    segment = [code - vocabulary.first_segment - clock for code in codes[::2]]
-    offset = [code - vocabulary.first_offset for code in codes[1::2]]
-    return segment[0] * S + offset[0], segment[1] * S + offset[1]
 
 
 def _segment_masks(segments: int, n: int, num_pooled: int, history: bool, device: torch.device) -> tuple[Tensor, Tensor]:

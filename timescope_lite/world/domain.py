@@ -115,7 +115,10 @@ def _check(domain: Domain, where: str) -> None:
         (len(set(domain.places)) == NUM_NOUNS, f"needs {NUM_NOUNS} different places, has {len(set(domain.places))}"),
         (all(role.colour in COLOURS for role in domain.cast), f"has a role whose colour is none of {', '.join(COLOURS)}"),
         (all(re.fullmatch("#[0-9a-fA-F]{6}", c) for c in (domain.sky, domain.ground)), "needs sky and ground as #rrggbb"),
-        (all(name in ICONS for name in objects), f"names an object that nobody has drawn: {next((n for n in objects if n not in ICONS), None)!r}"),
+        (
+            all(name in ICONS for name in objects),
+            f"names an object that nobody has drawn: {next((n for n in objects if n not in ICONS), None)!r}",
+        ),
         (all(noun.isalpha() and len(noun) <= 4 for noun in domain.places), "has a place longer than 4 letters: a sign has room for 10"),
         (sorted(rule.effect for rule in domain.rules) == sorted(EFFECTS), f"needs one rule for each effect: {', '.join(EFFECTS)}"),
     )
@@ -138,7 +141,9 @@ def read_family(path: Path) -> list[Domain]:
         table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path.name}: not valid TOML: {error}") from None
-    return [parse_domain(entry, table.get("family", path.stem), f"{path.name}, {entry.get('name', '?')}") for entry in table.get("domain", [])]
+    return [
+        parse_domain(entry, table.get("family", path.stem), f"{path.name}, {entry.get('name', '?')}") for entry in table.get("domain", [])
+    ]
 
 
 @cache

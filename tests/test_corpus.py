@@ -1,0 +1,184 @@
+"""Pile and Bench: batches that follow from (seed, step), splits that follow from a seed, files that are what their stories say."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from timescope_lite.common import UserError
+from timescope_lite.corpus import (
+    SPLITS,
+    Item,
+    Mix,
+    Pile,
+    Split,
+    SymbolicSource,
+    Symbols,
+    build,
+    check,
+    get_split,
+    plan,
+    read_questions,
+    split_folder,
+    story_of,
+    write_example,
+)
+from timescope_lite.text import ANSWER, CHAIN_LOSS, DIRECT, NO_LOSS, SO, THINK, TIME_LOSS, WINDOW, Vocabulary, Writer
+from timescope_lite.world.domain import load_domains
+from timescope_lite.world.story import tell
+from timescope_lite.world.tasks import ask
+
+DOMAINS = list(load_domains().values())
+TASKS = {"explicit": 0.4, "sign1": 0.2, "sign2": 0.2, "why": 0.2}
+
+
+@pytest.fixture(scope="module")
+def writer():
+    return Writer(Vocabulary.of(DOMAINS), DOMAINS)
+
+
+@pytest.fixture
+def tiny_split(monkeypatch):
+    monkeypatch.setitem(SPLITS, "mini", Split(videos=2, seconds=(64, 80), questions=3, seed=9))
+    return "mini"
+
+
+def batch_of(writer, step, seed=0):
+    return Pile(DOMAINS, SymbolicSource(DOMAINS), writer, seed).batch(step, 64, 3, 5, Mix(TASKS))
+
+
+def test_a_batch_follows_from_seed_and_step(writer):
+    one, again, later, other = batch_of(writer, 4), batch_of(writer, 4), batch_of(writer, 5), batch_of(writer, 4, seed=1)
+    assert torch.equal(one.features, again.features) and torch.equal(one.tokens, again.tokens) and torch.equal(one.window, again.window)
+    assert not torch.equal(one.features, later.features) and not torch.equal(one.features, other.features)
+
+
+def test_the_loss_mask_worked_by_hand(writer):
+    story, rng = tell(DOMAINS[0], 512, 3), np.random.default_rng(0)
+    question = ask(story, "sign1", rng)
+    tokens, loss = write_example(writer, story, question, clock=2, fine=True, think=True)
+    prompt = [*writer.question(story, question), THINK]
+    chain = writer.chain(story, question)
+    times = writer.interval(question.start_s, question.end_s, 2)
+    assert tokens == [*prompt, *chain, ANSWER, *times]
+    # The token before each reasoning word must predict it; <so> predicts nothing, since the tag is given; the tag predicts the first time code.
+    assert len(chain) == 4 and chain[-1] == SO
+    assert loss == [NO_LOSS] * (len(prompt) - 1) + [CHAIN_LOSS] * 4 + [NO_LOSS] + [TIME_LOSS] * 2 + [NO_LOSS]
+    assert tokens[loss.index(CHAIN_LOSS)] == THINK and tokens[loss.index(TIME_LOSS)] == ANSWER
+
+
+def test_without_reasoning_only_times_are_learned(writer):
+    story, rng = tell(DOMAINS[0], 512, 3), np.random.default_rng(0)
+    question = ask(story, "explicit", rng)
+    tokens, loss = write_example(writer, story, question, clock=0, fine=False, think=False)
+    assert DIRECT in tokens and tokens[-3] == WINDOW
+    assert [kind for kind in loss if kind != NO_LOSS] == [TIME_LOSS] * 2
+
+
+def test_windows_are_jittered_around_the_truth_and_seldom_misplaced(writer):
+    batch = Pile(DOMAINS, SymbolicSource(DOMAINS), writer, 0).batch(0, 512, 4, 32, Mix(TASKS, jitter_s=(-2, 4)))
+    width = (batch.window[..., 1] - batch.window[..., 0] + 1).float()
+    assert 1 <= width.min() and width.max() <= 5 and 2 < width.mean() < 4
+    assert (batch.window >= 0).all() and (batch.window < 32).all()
+
+
+def test_symbols_name_everything_in_a_row():
+    symbols, story = Symbols(DOMAINS), tell(DOMAINS[1], 64, 0)
+    classes = symbols.classes(story.domain, story.states)
+    assert classes.shape == (64, 9) and (classes >= 0).all() and (classes.max(0) < np.array(symbols.sizes)).all()
+    named = symbols.named()
+    row = int(np.flatnonzero(story.states[:, 3])[0])
+    activity = story.domain.activity(story.states[row, 3] - 1)
+    assert named[activity] == (5, classes[row, 5])
+
+
+def test_a_split_is_its_seed():
+    one, again, other = ([item.as_row() for _, items in plan("sealed-short", seed) for item in items] for seed in (11, 11, 12))
+    assert one == again != other
+
+
+def test_sealed_short_is_what_its_card_says():
+    videos = plan("sealed-short", 123)
+    items = [item for _, items in videos for item in items]
+    assert len(items) >= 300 and min(i.duration_s for i in items) == 128 and max(i.duration_s for i in items) == 512
+    assert np.mean([i.question.cue_named for i in items]) <= 0.34
+    centre = [(i.question.start_s + i.question.end_s) / 2 / i.duration_s for i in items]
+    counts = np.histogram(centre, bins=10, range=(0, 1))[0]
+    assert counts.min() >= 0.6 * counts.mean() and counts.max() <= 1.4 * counts.mean()
+    types = [i.question.task_type for i in items]
+    assert {t: types.count(t) / len(types) for t in set(types)} == pytest.approx({t: 1 / 3 for t in set(types)}, abs=0.05)
+
+
+def test_build_and_check_on_files(tmp_path, tiny_split):
+    report = check(tiny_split, root=tmp_path)
+    assert report["videos"] == 2 and report["questions"] == 6 and report["bytes"] > 10_000
+    folder = split_folder(tiny_split, root=tmp_path)
+    assert {path.name for path in folder.iterdir()} == {"mini_000.mp4", "mini_001.mp4", "questions.jsonl", "split.json"}
+    before = (folder / "mini_000.mp4").stat().st_mtime_ns
+    build(tiny_split, root=tmp_path)
+    assert (folder / "mini_000.mp4").stat().st_mtime_ns == before
+    item = read_questions(folder)[0]
+    assert story_of(item).num_seconds == item.duration_s
+
+
+def test_a_killed_build_goes_on_where_it_stopped(tmp_path, tiny_split, monkeypatch):
+    from timescope_lite import corpus
+
+    real, calls = corpus.write_mp4, []
+
+    def dies_at_the_second(path, frames, fps):
+        calls.append(path.name)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(path, frames, fps)
+
+    monkeypatch.setattr(corpus, "write_mp4", dies_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        build(tiny_split, root=tmp_path)
+    folder = split_folder(tiny_split, root=tmp_path)
+    assert [path.name for path in folder.iterdir()] == ["mini_000.mp4"]
+    monkeypatch.setattr(corpus, "write_mp4", lambda path, frames, fps: (calls.append(path.name), real(path, frames, fps))[1])
+    build(tiny_split, root=tmp_path)
+    assert calls == ["mini_000.mp4", "mini_001.mp4", "mini_001.mp4"]
+
+
+def test_check_finds_a_video_that_is_not_its_story(tmp_path, tiny_split):
+    folder = build(tiny_split, root=tmp_path)
+    (folder / "mini_000.mp4").write_bytes((folder / "mini_001.mp4").read_bytes())
+    with pytest.raises(UserError, match=r"mini_000.mp4.*(differ from the story|ends at)"):
+        check(tiny_split, root=tmp_path)
+
+
+def test_check_finds_a_wrong_answer(tmp_path, tiny_split):
+    folder = build(tiny_split, root=tmp_path)
+    rows = [json.loads(line) for line in (folder / "questions.jsonl").read_text().splitlines()]
+    rows[0]["end_s"] += 1
+    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match="has the answers"):
+        check(tiny_split, root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"end_s": 9999}, r"line 1: the interval \[\d+, 9999\] s is not inside mini_000.mp4"),
+        ({"mood": "good"}, "unknown key 'mood'"),
+    ],
+)
+def test_a_bad_row_is_named(tmp_path, tiny_split, change, message):
+    item = plan(tiny_split)[0][1][0]
+    (tmp_path / "questions.jsonl").write_text(json.dumps(item.as_row() | change) + "\n")
+    with pytest.raises(UserError, match=message):
+        read_questions(tmp_path)
+
+
+def test_rows_survive_being_written(tiny_split):
+    for _, items in plan(tiny_split):
+        for item in items:
+            assert Item.from_row(json.loads(json.dumps(item.as_row())), "x") == item
+
+
+def test_an_unknown_split_is_refused():
+    with pytest.raises(UserError, match="unknown split 'tset': expected one of sample, dev, test"):
+        get_split("tset")

@@ -1,0 +1,186 @@
+"""Training: the losses, the curriculum, and a run that survives being killed."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from timescope_lite.common import UserError
+from timescope_lite.corpus import Mix, Pile, SymbolicSource
+from timescope_lite.model.checkpoint import from_manifest, load, save, write_manifest
+from timescope_lite.model.frame_encoder import FrameEncoder, FrameEncoderConfig
+from timescope_lite.model.timescope import ModelConfig, TimeScope
+from timescope_lite.text import Vocabulary, Writer
+from timescope_lite.train import CURRICULUM, TASKS, Phase, Trainer, loss_of, recipe, train, what_is_seen
+from timescope_lite.world.domain import load_domains
+
+DOMAINS = list(load_domains().values())[:1]
+PHASE = Phase("test", 8, ((1.0, (64,)),), TASKS, r=(8,), sees="reload", warmup_steps=2)
+
+
+def make(seed=0, phase=PHASE):
+    torch.manual_seed(seed)
+    vocabulary, source = Vocabulary.of(DOMAINS), SymbolicSource(DOMAINS)
+    model = TimeScope(ModelConfig(feature_width=source.width), vocabulary)
+    return Trainer(model, Pile(DOMAINS, source, Writer(vocabulary, DOMAINS), 0), phase)
+
+
+def weights(trainer):
+    return {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+
+
+def test_a_resumed_run_has_the_same_losses(tmp_path):
+    whole, first = make(), make()
+    whole.run(6)
+    first.run(3)
+    first.save_state(tmp_path / "state.safetensors", 0)
+    second = make(seed=5)
+    second.load_state(tmp_path / "state.safetensors")
+    second.run(6)
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(second)[name]), name
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_weights(monkeypatch):
+    trainer = make()
+    trainer.run(2)
+    before = weights(trainer)
+    monkeypatch.setattr("timescope_lite.train.loss_of", lambda *a: (torch.tensor(float("nan")), torch.zeros(0), torch.zeros(0)))
+    with pytest.raises(UserError, match="the loss is nan at step 2 of phase 'test'"):
+        trainer.run(4)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(trainer).items())
+
+
+def test_the_loss_falls():
+    trainer = make(phase=dataclasses.replace(PHASE, steps=30, lengths=((1.0, (32,)),), kinds={"place": 1.0}, think=0.0))
+    batch = trainer.pile.batch(999, 32, 8, 8, Mix({"place": 1.0}, think=0.0))
+    before = float(loss_of(trainer.model, batch, 8, "reload")[0].detach())
+    trainer.run(30)
+    assert float(loss_of(trainer.model, batch, 8, "reload")[0].detach()) < 0.75 * before
+
+
+def test_a_coarse_question_sees_only_hvr_and_a_fine_one_its_window():
+    trainer = make()
+    batch = trainer.pile.batch(0, 128, 2, 6, Mix(TASKS))
+    encoded = trainer.model.encode(batch.features, batch.clock, 8)
+    layers, mask = what_is_seen(trainer.model, encoded, batch, "reload")
+    slots = 128 // 8
+    assert layers[0].k.shape[2] == mask.shape[-1] == slots + 128
+    for b in range(2):
+        for q in range(6):
+            first, last = batch.window[b, q].tolist()
+            if not batch.fine[b, q]:
+                assert mask[b, q, :slots].all() and not mask[b, q, slots:].any()
+            else:
+                reloaded = torch.arange(128) // 16
+                assert torch.equal(mask[b, q, slots:], (reloaded >= first) & (reloaded <= last))
+                assert mask[b, q, :slots].sum() == slots - 2 * (last - first + 1)
+
+
+def test_the_curriculum_grows():
+    phase = Phase("x", 100, CURRICULUM, TASKS)
+    rng = np.random.default_rng(0)
+    drawn = [phase.draw_length(step, rng) for step in range(100)]
+    assert set(drawn[:20]) == {64} and set(drawn[75:]) == {256, 512}
+    assert phase.rate(0) < phase.rate(40) < 1.0 == dataclasses.replace(phase, warmup_steps=10).rate(40)
+    assert phase.rate(99) < 0.1
+
+
+def test_a_recipe_runs_is_killed_and_goes_on(tmp_path, monkeypatch):
+    plan = recipe("smoke")
+    plan = dataclasses.replace(plan, phases=tuple(dataclasses.replace(p, steps=4, lengths=((1.0, (64,)),)) for p in plan.phases))
+    real = Trainer._one_step
+    count = iter(range(1000))
+
+    def dies(self):
+        if next(count) == 6:
+            raise KeyboardInterrupt
+        real(self)
+
+    monkeypatch.setattr(Trainer, "_one_step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train(plan, tmp_path / "run", every_minutes=0)
+    monkeypatch.setattr(Trainer, "_one_step", real)
+    with pytest.raises(UserError, match="holds a training already; add --resume"):
+        train(plan, tmp_path / "run")
+    with pytest.raises(UserError, match="cannot resume .*: 'seed' differs"):
+        train(plan, tmp_path / "run", seed=3, resume=True)
+    path = train(plan, tmp_path / "run", resume=True)
+    whole = train(plan, tmp_path / "whole")
+    one, two = load(path), load(whole)
+    assert all(torch.equal(a, b) for a, b in zip(one.model.state_dict().values(), two.model.state_dict().values(), strict=True))
+    rows = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    assert [row["phase"] for row in rows if "left_min" in row] == ["warm_up", "dense", "sft1", "sft2"]
+
+
+def test_an_unknown_profile_is_refused():
+    with pytest.raises(UserError, match="unknown profile 'huge': expected one of smoke, lab, full"):
+        recipe("huge")
+
+
+# --- checkpoints ---
+
+
+@pytest.fixture
+def saved(tmp_path):
+    torch.manual_seed(0)
+    encoder = FrameEncoder(FrameEncoderConfig(fields=(3, 4)))
+    model = TimeScope(ModelConfig(feature_width=encoder.config.feature_width), Vocabulary.of(DOMAINS))
+    return save(tmp_path / "tiny.safetensors", model, encoder, {"seed": 0}), model, encoder
+
+
+def test_a_checkpoint_comes_back_whole(saved):
+    path, model, encoder = saved
+    back = load(path)
+    assert back.model.config == model.config and back.model.vocabulary == model.vocabulary and back.about["seed"] == 0
+    for one, two in ((model, back.model), (encoder, back.encoder)):
+        assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+
+
+def test_bad_checkpoints_are_named(saved, tmp_path):
+    path, *_ = saved
+    whole = path.read_bytes()
+    cases = {"missing": None, "cut": whole[: len(whole) // 2], "empty": b"", "text": b"not a checkpoint at all"}
+    for name, content in cases.items():
+        bad = tmp_path / f"{name}.safetensors"
+        if content is not None:
+            bad.write_bytes(content)
+        with pytest.raises(UserError, match=f"checkpoint .*{name}.safetensors (does not exist|is damaged or not a safetensors file)"):
+            load(bad)
+
+
+def test_a_foreign_checkpoint_is_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match="not a checkpoint of this library"):
+        load(tmp_path / "other.safetensors")
+
+
+def test_a_changed_file_does_not_pass_its_manifest(saved):
+    path, *_ = saved
+    write_manifest(path.parent, {"two_stage": {"file": path.name, "result": ""}})
+    assert from_manifest(path.parent, "two_stage").about["seed"] == 0
+    with pytest.raises(UserError, match="has no checkpoint of 'dense'; it has two_stage"):
+        from_manifest(path.parent, "dense")
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(UserError, match="is not the one its manifest lists"):
+        from_manifest(path.parent, "two_stage")
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(saved, monkeypatch):
+    path, model, encoder = saved
+    before = path.read_bytes()
+
+    def no_room(tensors, name, metadata):
+        name.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("timescope_lite.model.checkpoint.save_file", no_room)
+    with pytest.raises(OSError, match="No space left"):
+        save(path, model, encoder, {})
+    assert path.read_bytes() == before and len(list(path.parent.iterdir())) == 1

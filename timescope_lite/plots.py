@@ -1,0 +1,551 @@
+"""Every figure of the course: functions of plain data that return a `Picture`. No number is made here, only drawn.
+
+One style for all: Okabe-Ito colours, a title that says what was found, text that is legible on a projector of 1280 x 720, alt text on each figure.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyBboxPatch, Polygon
+from matplotlib.ticker import FuncFormatter, MultipleLocator
+from numpy.typing import ArrayLike
+
+from timescope_lite.common import UserError, atomic_path
+from timescope_lite.intervals import clock, overlap_s, tiou
+from timescope_lite.metrics import recall_at
+
+if TYPE_CHECKING:
+    from timescope_lite.world.story import Story
+
+Seconds = tuple[float, float]
+Chapter = tuple[float, float, str, str]  # start_s, end_s, name of the place, colour
+Estimate = Any  # value, low, high (None: no interval), as attributes or as the keys of a JSON object
+P = ParamSpec("P")
+
+# Okabe and Ito's palette: told apart by people with any of the common colour vision deficiencies.
+BLACK, ORANGE, SKY, GREEN = "#1b1f24", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, RED, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+GREY, PALE = "#6b737c", "#e9edf1"
+TRUTH, ANSWER, HVR, DVR = GREEN, RED, BLUE, ORANGE  # one meaning per colour, everywhere
+CYCLE = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY, BLACK)
+STYLE: dict[Any, Any] = {
+    "font.size": 14,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": BLACK,
+    "text.color": BLACK,
+    "xtick.color": GREY,
+    "ytick.color": BLACK,
+    "lines.linewidth": 2.6,
+    "legend.frameon": False,
+    "hatch.color": GREY,
+    "figure.dpi": 100,
+}
+# The blocks of the course: name -> centre on a grid of 8 x 3, in the order of the data.
+BLOCKS = {
+    "video": (0, 1),
+    "segments": (1, 1),
+    "frame encoder": (2, 1),
+    "streaming decoder": (3, 1),
+    "HVR": (4, 2),
+    "DVR": (4, 0),
+    "coarse": (5, 2),
+    "window": (6, 2),
+    "reload": (6, 0),
+    "fine": (7, 1),
+    "interval": (8, 1),
+}
+ARROWS = (
+    "video>segments segments>frame_encoder frame_encoder>streaming_decoder streaming_decoder>HVR streaming_decoder>DVR "
+    "HVR>coarse coarse>window window>reload DVR>reload HVR>fine reload>fine fine>interval"
+)
+
+
+class Picture(Figure):
+    """A matplotlib figure with its alt text; a notebook shows it with that text."""
+
+    alt_text: str = ""
+
+    def _ipython_display_(self) -> None:
+        show(self)
+
+    def png(self) -> bytes:
+        """The figure as a PNG file, the same bytes each time."""
+        buffer = io.BytesIO()
+        with _style():  # ticks are made while drawing
+            FigureCanvasAgg(self).print_png(buffer, metadata={"Software": None})
+        return buffer.getvalue()
+
+
+def show(figure: Picture, path: Path | str | None = None) -> None:
+    """Put a figure with its alt text into a cell's output; with `path` also save it there, the text beside it in .alt.txt."""
+    from IPython.display import display
+
+    if path is not None:
+        save(figure, path)
+    data = {"image/png": figure.png(), "text/plain": figure.alt_text}
+    display(data, raw=True, metadata={"image/png": {"alt": _checked_alt(figure)}})  # type: ignore[no-untyped-call]
+
+
+def save(figure: Picture, path: Path | str) -> Path:
+    """Save a figure as PNG, atomically, and its alt text beside it in .alt.txt, where the report looks for it. Returns the path of the PNG."""
+    path = Path(path).with_suffix(".png")
+    with atomic_path(path.with_suffix(".alt.txt")) as temporary:
+        temporary.write_text(_checked_alt(figure) + "\n", encoding="utf-8")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(figure.png())
+    return path
+
+
+def _checked_alt(figure: Picture) -> str:
+    if not getattr(figure, "alt_text", "").strip():
+        raise UserError("this figure has no alt text: set figure.alt_text to one sentence that says what it shows")
+    return figure.alt_text.strip()
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        yield
+
+
+def styled(draw: Callable[P, Picture]) -> Callable[P, Picture]:
+    """Draw in the style of the course, whatever the notebook has set."""
+
+    @wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Picture:
+        with _style():
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def _picture(title: str, alt: str, height: float = 4.5) -> tuple[Picture, Axes]:
+    """A figure 12.8 inches wide with one axes under a title."""
+    figure = Picture(figsize=(12.8, height), layout="constrained")
+    figure.alt_text = alt
+    axes = figure.subplots()
+    figure.suptitle(textwrap.fill(title, 100), x=0.012, ha="left", fontsize=17, fontweight="bold")
+    return figure, axes
+
+
+def short_bytes(value: float, like: float | None = None) -> str:
+    """Bytes as people read them, 4.0 KiB, 14.1 MiB; in the unit that fits `like` if given, so that bars side by side share theirs."""
+    power = min(int(np.log2(max(like or value, 1)) // 10), 3)
+    return f"{value / 1024**power:.{min(power, 1)}f} {('B', 'KiB', 'MiB', 'GiB')[power]}"
+
+
+def mm_ss(time_s: float) -> str:
+    """A time without its tenths: 08:05, 1:02:03."""
+    return clock(float(int(time_s + 0.5))).removesuffix(".0")
+
+
+# --- the block diagram ------------------------------------------------------------------------------------------------------------
+
+
+@styled
+def pipeline(current: str | Sequence[str] = (), title: str = "") -> Picture:
+    """The course's block diagram with the `current` block or blocks lit. Raises UserError for a block that does not exist."""
+    lit = [current] if isinstance(current, str) else list(current)
+    unknown = [name for name in lit if name not in BLOCKS]
+    if unknown:
+        raise UserError(f"unknown block {unknown[0]!r}: expected one of {', '.join(BLOCKS)}")
+    here = f"Where we are: {' and '.join(lit)}" if lit else "From a video and a task to an interval"
+    figure, axes = _picture(title or here, f"Block diagram: {', '.join(BLOCKS)}. Lit: {', '.join(lit) or 'none'}.", height=3.7)
+    axes.set(xlim=(-0.55, 8.55), ylim=(-0.5, 2.95))
+    axes.axis("off")
+    for name in BLOCKS:
+        _block(axes, name, name in lit)
+    for pair in ARROWS.split():
+        _connect(axes, *pair.replace("_", " ").split(">"))
+    axes.text(5, 2.82, "task in words", ha="center", va="center", color=BLUE, fontsize=13, style="italic")
+    _arrow(axes, (5, 2.7), (5, 2.3), color=BLUE)  # the task is read twice: over the compressed memory, and over the mixed one
+    _arrow(axes, (5.55, 2.82), (7, 1.3), color=BLUE, connectionstyle="angle,angleA=0,angleB=90,rad=12")
+    return figure
+
+
+def _block(axes: Axes, name: str, lit: bool) -> None:
+    (x, y), rounded = BLOCKS[name], "round,pad=0,rounding_size=0.1"
+    colours: dict[str, Any] = {"fc": ORANGE, "ec": BLACK, "lw": 2} if lit else {"fc": "white", "ec": GREY, "lw": 1.3}
+    axes.add_patch(FancyBboxPatch((x - 0.41, y - 0.3), 0.82, 0.6, boxstyle=rounded, **colours))
+    weight = "bold" if lit else "normal"
+    axes.text(x, y, name.replace(" ", "\n"), ha="center", va="center", fontweight=weight, linespacing=1.05)
+
+
+def _connect(axes: Axes, source: str, target: str) -> None:
+    (x0, y0), (x1, y1) = BLOCKS[source], BLOCKS[target]
+    if (source, target) == ("HVR", "fine"):  # the rest of the memory stays in view: its line runs under coarse and window
+        _arrow(axes, (x0 + 0.3, y0 - 0.3), (x1 - 0.41, y1 + 0.05), connectionstyle="angle,angleA=-90,angleB=0,rad=12")
+    elif x0 == x1:
+        _arrow(axes, (x0, y0 - 0.3), (x1, y1 + 0.3))
+    else:
+        _arrow(axes, (x0 + 0.41, y0), (x1 - 0.41, y1))
+
+
+def _arrow(axes: Axes, start: Seconds, end: Seconds, color: str = GREY, **style: str) -> None:
+    look = {"arrowstyle": "-|>", "color": color, "lw": 1.6, "shrinkA": 1, "shrinkB": 1} | style
+    axes.annotate("", end, start, arrowprops=look)
+
+
+# --- a whole video on one picture ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What `timeline` draws; all times in seconds. `frames` are (time, pixels) in order; `memory` maps names to bytes, dense attention last.
+
+    `answer` None: the model says that the evidence is not there; `window` None: nothing was reloaded. `slot_s` is the time that one HVR slot stands for.
+    """
+
+    duration_s: float
+    chapters: Sequence[Chapter]
+    frames: Sequence[tuple[float, np.ndarray]]
+    task: str
+    truth: Seconds
+    answer: Seconds | None
+    window: Seconds | None = None
+    reasoning: str = ""
+    memory: Mapping[str, float] = field(default_factory=dict)
+    slot_s: float = 16.0
+
+    @property
+    def lens(self) -> Seconds:
+        """What the lens shows: the window (else the answer, the truth) with some margin, kept inside the video."""
+        start, end = self.window or self.answer or self.truth
+        margin = max(2 * self.slot_s, (end - start) * 0.3)
+        return max(0.0, start - margin), min(self.duration_s, end + margin)
+
+    def finding(self) -> str:
+        """What happened, in one sentence: found, or missed and at which stage."""
+        length = "an hour" if self.duration_s == 3600 else f"{self.duration_s / 60:.0f} minutes"
+        if self.answer is None:
+            return f"In {length} of video the model says: the evidence is not there"
+        score, truth = tiou(self.answer, self.truth), self.truth
+        if score >= 0.5:
+            share = f", {(self.window[1] - self.window[0]) / self.duration_s:.1%} of the detail reopened" if self.window else ""
+            return f"Found in {length} of video: {mm_ss(self.answer[0])} to {mm_ss(self.answer[1])}{share}".replace("%", " %")
+        if self.window and overlap_s(self.window, truth) < truth[1] - truth[0]:
+            return f"Missed in {length} of video: the coarse window does not hold the truth"
+        return f"Missed in {length} of video{', though the window holds the truth' if self.window else ''}: tIoU {score:.2f}"
+
+
+def chapters_of(story: Story) -> list[Chapter]:
+    """Chapters of a story as plain data for a Scene: start_s, end_s, name and colour of the place."""
+    from timescope_lite.world.art import COLOUR_RGB
+
+    names = [story.domain.place(place) for place in story.place]
+    colours = ["#{:02x}{:02x}{:02x}".format(*COLOUR_RGB[name.split()[0]]) for name in names]
+    return [(float(a), float(b), n, c) for a, b, n, c in zip(story.chapter_start, story.chapter_end, names, colours, strict=True)]
+
+
+@styled
+def timeline(scene: Scene, title: str = "") -> Picture:
+    """A whole video and one task on one picture, 1600 x 720: chapters and a few frames, the HVR as a comb, a lens on the window, the memory."""
+    figure, found = Picture(figsize=(16, 7.2)), title or scene.finding()
+    drawn = f"A strip of {len(scene.chapters)} chapters, the compressed memory under it, and a lens on {mm_ss(scene.lens[0])} to {mm_ss(scene.lens[1])}"
+    figure.alt_text = (
+        f"{found}. Task: {scene.task} {drawn}; the truth is {mm_ss(scene.truth[0])} to {mm_ss(scene.truth[1])}. {scene.reasoning}"
+    )
+    figure.text(0.03, 0.945, found, fontsize=24, fontweight="bold", va="center")
+    figure.text(0.03, 0.89, f"Task: “{scene.task}”", fontsize=18, va="center", color=BLUE)
+    if scene.reasoning:
+        said = textwrap.shorten(f"Reasoning: {scene.reasoning}", 135, placeholder=" ...")
+        figure.text(0.03, 0.022, said, fontsize=16, style="italic", va="center", color=GREY)
+    strip, zoom = figure.add_axes((0.03, 0.505, 0.94, 0.125)), figure.add_axes((0.09, 0.105, 0.555, 0.275))
+    _strip(strip, scene)
+    _thumbnails(figure, strip, scene)
+    _zoom(zoom, scene)
+    _beam(figure, strip, zoom, scene)
+    if scene.memory:
+        bars = figure.add_axes((0.785, 0.115, 0.185, 0.205))
+        _byte_bars(bars, scene.memory, fontsize=15)
+        bars.set_title("keys and values in memory", fontsize=16, pad=8, x=-0.64)
+    return figure
+
+
+def _strip(axes: Axes, scene: Scene) -> None:
+    """Chapters above, the memory as a comb below: a tooth per HVR slot, solid where the detail came back."""
+    axes.set(xlim=(0, scene.duration_s), ylim=(0, 1), yticks=[])
+    axes.spines[["left", "bottom"]].set_visible(False)
+    for start, end, _, colour in scene.chapters:
+        axes.axvspan(start, end, 0.46, 1, color=colour, lw=0)
+        axes.axvline(start, 0.46, 1, color="white", lw=0.8)
+    axes.vlines(np.arange(scene.slot_s / 2, scene.duration_s, scene.slot_s), 0.05, 0.37, color=HVR, lw=1.4, zorder=1)
+    if scene.window:
+        axes.axvspan(*scene.window, 0.02, 0.4, color=DVR, lw=0, zorder=2)
+        axes.axvspan(*scene.window, 0, 1, fill=False, ec=BLACK, lw=2.2, clip_on=False, zorder=4)
+    for span, colour, y, marker in ((scene.truth, TRUTH, 1.12, "v"), (scene.answer, ANSWER, -0.11, "^")):
+        if span:
+            axes.plot([sum(span) / 2], [y], marker, color=colour, ms=13, mec="white", clip_on=False, zorder=5)
+    axes.xaxis.set_major_locator(MultipleLocator(max(60, round(scene.duration_s / 360) * 60)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda t, _: f"{t / 60:.0f} min"))
+    axes.tick_params(axis="x", length=0, pad=19, labelsize=13)
+
+
+def _thumbnails(figure: Picture, strip: Axes, scene: Scene) -> None:
+    """A row of frames above the strip, each with a line to its second."""
+    box, height, n = strip.get_position(), 0.185, len(scene.frames)
+    width = height * 7.2 / 16
+    left = np.linspace(box.x0, box.x1 - width, n) if n > 1 else [0.5 - width / 2]
+    for x, (time_s, pixels) in zip(left, scene.frames, strict=True):
+        axes = figure.add_axes((x, 0.668, width, height), xticks=[], yticks=[])
+        axes.imshow(pixels, interpolation="nearest")
+        axes.spines[:].set(visible=True, color=GREY, lw=1)
+        ends = [x + width / 2, box.x0 + box.width * time_s / scene.duration_s], [0.668, box.y1]
+        figure.add_artist(Line2D(*ends, transform=figure.transFigure, color=GREY, lw=1.1))
+
+
+def _beam(figure: Picture, strip: Axes, zoom: Axes, scene: Scene) -> None:
+    """The light between the strip and the lens."""
+    top, bottom = strip.get_position(), zoom.get_position()
+    a, b = (top.x0 + top.width * t / scene.duration_s for t in scene.lens)
+    corners = [(a, top.y0), (b, top.y0), (bottom.x1, bottom.y1), (bottom.x0, bottom.y1)]
+    figure.add_artist(Polygon(corners, closed=True, transform=figure.transFigure, fc=PALE, ec="none", zorder=-2))
+
+
+def _zoom(axes: Axes, scene: Scene) -> None:
+    """The lens: places by name, memory slot by slot (frame by frame where reloaded), answer and truth as bars."""
+    lens = scene.lens
+    axes.set(xlim=lens, ylim=(0, 4), yticks=[3.55, 2.5, 1.5, 0.55], yticklabels=["place", "memory", "answer", "truth"], facecolor=PALE)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(axis="y", length=0, labelsize=16)
+    for label, colour in zip(axes.get_yticklabels(), (BLACK, BLACK, ANSWER, TRUTH), strict=True):
+        label.set_color(colour)
+    for start, end, name, colour in scene.chapters:
+        if start < lens[1] and end > lens[0]:
+            _place(axes, (max(start, lens[0]), min(end, lens[1])), name, colour, lens)
+    _memory_row(axes, scene)
+    _span_bar(axes, scene.answer, ANSWER, 1.5, lens)
+    _span_bar(axes, scene.truth, TRUTH, 0.55, lens)
+    axes.xaxis.set_major_locator(MultipleLocator(16 * max(1, round((lens[1] - lens[0]) / 96))))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda t, _: mm_ss(t)))
+    axes.tick_params(axis="x", color=GREY, labelsize=13)
+
+
+def _place(axes: Axes, span: Seconds, name: str, colour: str, lens: Seconds) -> None:
+    axes.axvspan(*span, 3.1 / 4, 1, color=colour, lw=0)
+    axes.axvline(span[0], 3.1 / 4, 1, color="white", lw=1.5)
+    if (span[1] - span[0]) / (lens[1] - lens[0]) > 0.011 * len(name):
+        light = np.dot(to_rgb(colour), (0.3, 0.59, 0.11)) > 0.55
+        axes.text(sum(span) / 2, 3.55, name, ha="center", va="center", fontsize=15, color=BLACK if light else "white")
+
+
+def _memory_row(axes: Axes, scene: Scene) -> None:
+    """A block per HVR slot; in the window a tooth per frame."""
+    slot, (start, end) = scene.slot_s, scene.lens
+    axes.barh(2.5, slot * 0.84, left=np.arange(start // slot * slot, end, slot) + slot * 0.08, height=0.7, color=HVR)
+    if scene.window is None:
+        return
+    first, last = scene.window
+    axes.barh(2.5, last - first, left=first, height=0.8, color=PALE)
+    axes.barh(2.5, 0.6, left=np.arange(first, last) + 0.2, height=0.7, color=DVR, snap=False)
+    axes.axvspan(first, last, fill=False, ec=BLACK, lw=2.2, zorder=4, clip_on=False)
+    box = {"fc": "white", "ec": "none", "pad": 3}
+    axes.text((first + last) / 2, 2.5, "DVR, every frame", ha="center", va="center", bbox=box, zorder=6)
+    if slot > 0.05 * (end - start):
+        axes.text(first - slot / 2 if first - start >= slot else last + slot / 2, 2.5, "HVR", ha="center", va="center", color="white")
+
+
+def _span_bar(axes: Axes, span: Seconds | None, colour: str, y: float, lens: Seconds) -> None:
+    """An interval as a bar with its times; one outside of the lens, or none at all, is said in words."""
+    if span is None or overlap_s(span, lens) == 0:
+        said = "none: not in this video" if span is None else f"{mm_ss(span[0])} to {mm_ss(span[1])}, outside this lens"
+        axes.text(sum(lens) / 2, y, said, ha="center", va="center", fontsize=15, color=colour, zorder=6)
+        return
+    left, right = max(span[0], lens[0]), min(span[1], lens[1])
+    axes.barh(y, right - left, left=left, height=0.62, color=colour, zorder=5)
+    after = lens[1] - right > left - lens[0]
+    place: dict[str, Any] = {"xy": (right if after else left, y), "xytext": (8 if after else -8, 0), "ha": "left" if after else "right"}
+    axes.annotate(f"{mm_ss(span[0])} to {mm_ss(span[1])}", textcoords="offset points", va="center", fontsize=16, zorder=6, **place)
+
+
+@styled
+def film(frames: Sequence[tuple[float, np.ndarray]], captions: Sequence[str] = (), title: str = "") -> Picture:
+    """A few frames (time_s, pixels) side by side, each with its time and a caption."""
+    said = [f"{mm_ss(time_s)}  {caption}".strip() for (time_s, _), caption in zip(frames, captions or [""] * len(frames), strict=True)]
+    figure = Picture(figsize=(12.8, 4.1 if title else 3.7), layout="constrained")
+    figure.alt_text = f"{title or 'Frames of the video'}: {'; '.join(said)}."
+    if title:
+        figure.suptitle(title, x=0.012, ha="left", fontsize=17, fontweight="bold")
+    for axes, (_, pixels), text in zip(figure.subplots(1, len(frames), squeeze=False)[0], frames, said, strict=True):
+        axes.imshow(pixels, interpolation="nearest")
+        axes.set(xticks=[], yticks=[])
+        axes.set_xlabel(textwrap.fill(text, 108 // len(frames)), fontsize=14)
+        axes.spines[:].set(visible=True, color=GREY)
+    return figure
+
+
+# --- memory and systems -----------------------------------------------------------------------------------------------------------
+
+
+def _byte_bars(axes: Axes, values: Mapping[str, float], fontsize: float) -> None:
+    """Horizontal bars of bytes, the last one (what dense attention would hold) hatched as a reference."""
+    names, sizes = list(values), list(values.values())
+    bars = axes.barh(range(len(names)), sizes, color=[*(DVR, HVR, SKY, PURPLE)[: len(names) - 1], PALE], height=0.66)
+    bars[-1].set(hatch="//", edgecolor=GREY)
+    axes.set(yticks=range(len(names)), xticks=[], xlim=(0, max(sizes) * 1.32))
+    axes.set_yticklabels(names, fontsize=fontsize)
+    axes.invert_yaxis()
+    axes.spines["bottom"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.bar_label(bars, [short_bytes(size, like=max(sizes)) for size in sizes], padding=6, fontsize=fontsize)
+
+
+@styled
+def memory_bars(values: Mapping[str, float], title: str = "") -> Picture:
+    """Bytes per named counter as bars; the last one is the reference (what dense attention would hold). Raises UserError with fewer than two."""
+    if len(values) < 2 or min(values.values()) < 0:
+        raise UserError(f"memory_bars needs a counter and, last, a reference, all in bytes and none negative; got {dict(values)}")
+    first, *_, dense = values.values()
+    said = title or f"Attention reads {short_bytes(first, dense)} at its peak where dense attention would read {short_bytes(dense)}"
+    listed = "; ".join(f"{name} {short_bytes(size)}" for name, size in values.items())
+    figure, axes = _picture(said, f"Bars of memory: {listed}.", height=1.5 + 0.62 * len(values))
+    _byte_bars(axes, values, fontsize=15)
+    return figure
+
+
+def _estimate(entry: Estimate) -> tuple[float, float | None, float | None]:
+    part = entry if isinstance(entry, Mapping) else vars(entry)
+    return float(part["value"]), part["low"], part["high"]
+
+
+def _said(entry: Estimate) -> str:
+    value, low, high = _estimate(entry)
+    return f"{value:.2f}" if low is None else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+@styled
+def system_bars(
+    metrics: Mapping[str, Estimate], metric: str = "r1@0.5", bucket: str = "all", ours: str = "two_stage", title: str = ""
+) -> Picture:
+    """One bar per system with its 95 % interval, from the `metrics` map of a result file ("system/bucket/metric" -> value, low, high, n).
+
+    The system called `ours` is lit, at every budget. Raises UserError if no system has that metric in that bucket.
+    """
+    chosen = {key.split("/")[0]: entry for key, entry in metrics.items() if key.split("/")[1:] == [bucket, metric]}
+    if not chosen:
+        there = sorted({"/".join(key.split("/")[1:]) for key in metrics})
+        raise UserError(f"no system has {bucket}/{metric}; the results have {', '.join(there[:6]) or 'nothing'}")
+    ranked = sorted(chosen, key=lambda name: -_estimate(chosen[name])[0])
+    label = metric.upper() if metric.startswith("r1@") else metric
+    said = title or f"{ranked[0]} comes first: {label} {_said(chosen[ranked[0]])}"
+    listed = "; ".join(f"{name} {_said(chosen[name])}" for name in ranked)
+    figure, axes = _picture(said, f"Bars of {label} in bucket {bucket}, best first: {listed}.", height=1.9 + 0.5 * len(ranked))
+    for y, name in enumerate(ranked):
+        value, low, high = _estimate(chosen[name])
+        axes.barh(y, value, color=ORANGE if name.split("@")[0] == ours else SKY, height=0.62, zorder=2)
+        axes.plot(
+            [low, high], [y, y], color=BLACK, lw=2.4, solid_capstyle="butt", zorder=3
+        ) if low is not None and high is not None else None
+        axes.annotate(_said(chosen[name]), (high or value, y), (8, 0), textcoords="offset points", va="center", fontsize=13)
+    axes.set(yticks=range(len(ranked)), yticklabels=ranked, xlim=(0, 1.0), xlabel=f"{label}; line: 95 % interval over videos")
+    axes.invert_yaxis()
+    axes.grid(axis="x", color=PALE, zorder=0)
+    return figure
+
+
+# --- sampling, intervals, recall ------------------------------------------------------------------------------------------------------
+
+
+@styled
+def miss_chances(
+    duration_s: float, events_s: Sequence[float] = (2, 10, 30), measured: Mapping[float, Mapping[int, float]] | None = None, title: str = ""
+) -> Picture:
+    """The chance that n evenly spaced frames of a video all miss an event, against n, one line per event length in seconds.
+
+    The line is 1 - n * event / duration, not below 0; `measured` maps an event length to {n: measured chance}, drawn as dots.
+    """
+    missed = max(0.0, 1 - 64 * min(events_s) / duration_s)
+    said = title or f"64 frames spread over {duration_s / 60:.0f} minutes miss a {min(events_s):g} s event {100 * missed:.0f} times in 100"
+    lengths = ", ".join(f"{event_s:g} s" for event_s in events_s)
+    figure, axes = _picture(said, f"{said}. Curves of the chance to miss, falling with the number of frames, for events of {lengths}.")
+    n = np.unique(np.geomspace(4, 4096, 200).round())
+    for event_s, colour in zip(events_s, CYCLE, strict=False):
+        axes.plot(n, np.maximum(0, 1 - n * event_s / duration_s), color=colour, label=f"event of {event_s:g} s")
+        for frames, chance in (measured or {}).get(event_s, {}).items():
+            axes.plot(frames, chance, "o", color=colour, ms=10, mec="white")
+    axes.set(xscale="log", ylim=(-0.03, 1.05), xlabel="frames sampled evenly", ylabel="chance to miss")
+    axes.set_xticks([2**k for k in range(2, 13)], [str(2**k) for k in range(2, 13)])
+    axes.minorticks_off()
+    axes.grid(color=PALE)
+    axes.legend(loc="lower left")
+    return figure
+
+
+@styled
+def interval_bars(pairs: Sequence[tuple[Seconds, Seconds]], labels: Sequence[str], title: str = "") -> Picture:
+    """Pairs (answer, truth) of intervals in seconds as bars under each other, their overlap shaded, their tIoU beside them."""
+    scores = [tiou(answer, truth) for answer, truth in pairs]
+    said = title or f"tIoU from {min(scores):.2f} to {max(scores):.2f}: shared seconds over covered seconds"
+    rows = zip(labels, pairs, scores, strict=True)
+    listed = "; ".join(f"{label}: answer {a[0]:g} to {a[1]:g} s, truth {t[0]:g} to {t[1]:g} s, tIoU {s:.2f}" for label, (a, t), s in rows)
+    figure, axes = _picture(said, f"Bars of intervals. {listed}.", height=1.9 + 0.85 * len(pairs))
+    for y, ((answer, truth), score) in enumerate(zip(pairs, scores, strict=True)):
+        shared = max(answer[0], truth[0]), min(answer[1], truth[1])
+        if shared[0] < shared[1]:
+            axes.barh(y, shared[1] - shared[0], left=shared[0], height=0.76, color=YELLOW, alpha=0.55)
+        for span, colour, name, dy in ((truth, TRUTH, "truth", -0.17), (answer, ANSWER, "answer", 0.17)):
+            axes.barh(y + dy, span[1] - span[0], left=span[0], height=0.28, color=colour, label=name if y == 0 else None)
+        axes.text(1.01, y, f"tIoU {score:.2f}", transform=axes.get_yaxis_transform(), va="center", fontsize=15, fontweight="bold")
+    axes.set(yticks=range(len(pairs)), yticklabels=labels, xlabel="seconds")
+    axes.invert_yaxis()
+    figure.legend(loc="outside lower right", ncols=2)
+    return figure
+
+
+@styled
+def recall_curve(ious_by_name: Mapping[str, ArrayLike], title: str = "") -> Picture:
+    """R1@m against the threshold m as steps, one line per system, from the tIoU of each question (0..1)."""
+    said = "; ".join(f"{name}: R1@0.5 = {recall_at(ious, 0.5):.2f}" for name, ious in ious_by_name.items())
+    figure, axes = _picture(title or said, f"Steps of R1@m falling with the threshold m. {said}.")
+    thresholds = np.linspace(0, 1, 501)
+    for (name, ious), colour in zip(ious_by_name.items(), CYCLE, strict=False):
+        axes.step(thresholds, [recall_at(ious, float(m)) for m in thresholds], where="post", color=colour, label=name)
+        axes.plot(0.5, recall_at(ious, 0.5), "o", color=colour, ms=10, mec="white", zorder=4)
+    for m in (0.3, 0.5, 0.7):
+        axes.axvline(m, color=GREY, ls=":", lw=1.5, zorder=0)
+    axes.set(xlim=(0, 1), ylim=(0, 1.03), xlabel="threshold m on tIoU", ylabel="R1@m")
+    axes.legend(loc="upper right")
+    return figure
+
+
+@styled
+def estimate_ladder(
+    estimates_by_name: Mapping[str, Estimate], title: str = "", xlabel: str = "value with 95 % interval", zero: bool = False
+) -> Picture:
+    """Estimates under each other: a dot with its interval (objects or JSON with value, low, high; no interval where low is None)."""
+    names, listed = list(estimates_by_name), "; ".join(f"{name} {_said(entry)}" for name, entry in estimates_by_name.items())
+    figure, axes = _picture(title or listed, f"Dots with intervals. {listed}.", height=1.7 + 0.6 * len(names))
+    for y, entry in enumerate(estimates_by_name.values()):
+        value, low, high = _estimate(entry)
+        colour = CYCLE[y % len(CYCLE)]
+        if low is not None and high is not None:
+            axes.plot([low, high], [y, y], color=colour, lw=5, solid_capstyle="round", alpha=0.55)
+        axes.plot(value, y, "o", color=colour, ms=12, mec="white", zorder=4)
+        axes.annotate(_said(entry), (value, y), (0, 13), textcoords="offset points", ha="center", fontsize=13)
+    axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.7), xlabel=xlabel)
+    axes.margins(x=0.12)
+    axes.grid(axis="x", color=PALE)
+    if zero:
+        axes.axvline(0, color=BLACK, lw=1.5, ls=":")
+    return figure
