@@ -172,7 +172,7 @@ def test_predictions_of_others_are_scored(mini, tmp_path):
     assert result.metrics["predictions/all/r1@0.5"].value == pytest.approx(5 / 6)
     assert result.metrics["predictions/all/unparsable"].value == pytest.approx(1 / 6)
     (tmp_path / "mine.jsonl").write_text("\n".join(lines[1:]))
-    with pytest.raises(UserError, match="has no answer for 1 of 6 questions, first mini_000.mp4"):
+    with pytest.raises(UserError, match="have no answer for 1 of 6 questions, first mini_000.mp4"):
         evaluate("mini", tmp_path / "out", predictions=tmp_path / "mine.jsonl", root=mini[1])
     (tmp_path / "mine.jsonl").write_text('{"video": 1}\n')
     with pytest.raises(UserError, match="line 1: expected a JSON object with video, text and answer"):

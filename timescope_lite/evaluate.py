@@ -17,7 +17,7 @@ from timescope_lite.corpus import Item, build, get_split, read_questions
 from timescope_lite.grounding import TINY, Answer, feature_stream
 from timescope_lite.intervals import Interval, covers, parse_intervals, tiou
 from timescope_lite.metrics import bootstrap
-from timescope_lite.model.checkpoint import Checkpoint, load
+from timescope_lite.model.checkpoint import Checkpoint, from_manifest, load
 from timescope_lite.results import Metric, write_result
 from timescope_lite.text import DIRECT, THINK, Writer
 from timescope_lite.world.domain import load_domains
@@ -149,16 +149,15 @@ def evaluate(
 ) -> Path:
     """Score systems, or a file of predictions, on a split; writes rows.jsonl and then result.json into `out`, and returns the latter's path."""
     started = time.time()
+    # Everything that can be refused is refused before a video is rendered.
+    get_split(split)
+    checkpoint = None if predictions is not None else checkpoint_of(checkpoints)
+    given = None if predictions is None else read_predictions(predictions)
     folder = build(split, seed, root)
     items = read_questions(folder)
-    if predictions is not None:
-        rows, about = score_predictions(items, predictions), {}
-    else:
-        checkpoint = load(
-            checkpoints if checkpoints and checkpoints.is_file() else (checkpoints / "tiny.safetensors" if checkpoints else TINY),
-            pick_device(),
-        )
-        rows, about = _evaluate_checkpoint(checkpoint, folder, items, systems, budgets), checkpoint.about
+    rows = score_predictions(items, given) if given is not None else []
+    rows += _evaluate_checkpoint(checkpoint, folder, items, systems, budgets) if checkpoint else []
+    about = checkpoint.about if checkpoint else {}
     with atomic_path(Path(out) / "rows.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return write_result(
@@ -184,22 +183,36 @@ def _evaluate_checkpoint(
     return rows
 
 
-def score_predictions(items: Sequence[Item], path: Path) -> list[dict[str, Any]]:
-    """Score answers that another system wrote: JSON lines {"video", "text", "answer": text or [start_s, end_s]}, one per question, none missing."""
+def checkpoint_of(path: Path | None) -> Checkpoint:
+    """The checkpoint to evaluate: the shipped one (None), a file, or `two_stage` of a folder with a manifest."""
+    if path is not None and Path(path).is_dir():
+        return from_manifest(Path(path), "two_stage", pick_device())
+    return load(TINY if path is None else Path(path), pick_device())
+
+
+Predictions = dict[tuple[str, str], Any]
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Answers that another system wrote: JSON lines {"video", "text", "answer": text or [start_s, end_s]}."""
     if not Path(path).is_file():
         raise UserError(f"predictions {path} does not exist; expected JSON lines with video, text and answer")
-    given: dict[tuple[str, str], Any] = {}
-    for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
+    given: Predictions = {}
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
         try:
             row = json.loads(line)
             given[row["video"], row["text"]] = row["answer"]
         except (json.JSONDecodeError, KeyError, TypeError):
             raise UserError(f"{Path(path).name}, line {number}: expected a JSON object with video, text and answer") from None
+    return given
+
+
+def score_predictions(items: Sequence[Item], given: Predictions) -> list[dict[str, Any]]:
+    """Score answers of another system, one per question, none missing."""
     missing = [item for item in items if (item.video, item.text) not in given]
     if missing:
-        raise UserError(
-            f"{Path(path).name} has no answer for {len(missing)} of {len(items)} questions, first {missing[0].video}: {missing[0].text!r}; answer all"
-        )
+        first = f"first {missing[0].video}: {missing[0].text!r}"
+        raise UserError(f"the predictions have no answer for {len(missing)} of {len(items)} questions, {first}; answer all")
     return [row_of(item, "predictions", _parsed(given[item.video, item.text], item), 0.0) for item in items]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from timescope_lite.common import UserError, pick_device, write_json
 from timescope_lite.intervals import Interval
-from timescope_lite.model.checkpoint import Checkpoint, load
+from timescope_lite.model.checkpoint import Checkpoint, from_manifest, load
 from timescope_lite.model.memory import Memory
 from timescope_lite.model.timescope import Coarse, TimeScope
 from timescope_lite.text import DIRECT, THINK
@@ -148,7 +148,7 @@ def open_video(checkpoint: Checkpoint, video: Path, r: int = 16, tier: str = "ho
 @cache
 def shipped_checkpoint() -> Checkpoint:
     """The tiny model that comes with the package, on the best device there is."""
-    return load(TINY, pick_device())
+    return from_manifest(TINY.parent, "two_stage", pick_device())
 
 
 def ground(

@@ -183,10 +183,10 @@ def write_claim(readme: Path, result_file: Path) -> None:
         if metric and metric.low is not None
     ]
     n = next((metric.n for metric in said.values() if metric), 0)
+    source = f"[result]({result_file.relative_to(readme.parent).as_posix()}), commit {result.commit}"
     line = (
-        f"Measured: R1@0.5 on {n} questions of `{result.config['split']}` (seed {result.seed}), videos of 2 to 9 minutes through mp4 and decoder, at 128 frames' "
-        f"worth of attended KV, one set of weights, 95 % intervals over videos: {'; '.join(parts)}. "
-        f"([result]({result_file.relative_to(readme.parent).as_posix()}), commit {result.commit})"
+        f"Measured: R1@0.5 on {n} questions of `{result.config['split']}` (seed {result.seed}), videos of 2 to 9 minutes read from mp4, at 128 frames' worth "
+        f"of attended KV, one set of weights, 95 % intervals over videos: {'; '.join(parts)}. ({source})"
     )
     _write_if_changed(readme, replace_block(readme.read_text(encoding="utf-8"), "claim", line, readme.name))
 
