@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from timescope_lite import grounding
+from timescope_lite import bench, grounding
 from timescope_lite.baselines import NO_BUDGET, SYSTEMS, Video, compression_for
 from timescope_lite.common import UserError
 from timescope_lite.corpus import SPLITS, Split, build, plan, read_questions
@@ -222,3 +222,14 @@ def test_locate_reports_what_it_attended(checkpoint_file, mini):
     assert isinstance(answer, Answer) and answer.attended_frames <= 40
     segments = (answer.window[1] - answer.window[0]) / 16
     assert answer.attended_frames == 8 + segments * 14
+
+
+def test_the_scale_bench_counts_what_grows(checkpoint_file, tmp_path):
+    result = read_result(bench.scale(tmp_path, minutes=(2, 1), checkpoint=checkpoint_file))
+    value = {key: metric.value for key, metric in result.metrics.items()}
+    frame = 2 * 4 * 4 * 32 * 4
+    assert value["dense/1min/attended_kv_bytes"] == 64 * frame and value["dense/2min/attended_kv_bytes"] == 128 * frame
+    assert value["two_stage/2min/attended_kv_bytes"] < value["dense/2min/attended_kv_bytes"]
+    assert value["two_stage/1min/rss_bytes"] > 50e6
+    with pytest.raises(UserError, match="expected positive lengths"):
+        bench.scale(tmp_path, minutes=(0,))

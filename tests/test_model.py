@@ -253,3 +253,16 @@ def test_plain_configuration_has_no_additions():
     config = DecoderConfig().plain()
     assert (config.rope_fraction, config.text_bias, config.query_gain) == (1.0, 0.0, 1.0)
     assert replace(config, rope_fraction=0.5, text_bias=4.0, query_gain=1.5) == DecoderConfig()
+
+
+@pytest.mark.gpu
+def test_a_card_gives_what_the_processor_gives(vocabulary):
+    model = make_model(vocabulary)
+    features = torch.randn(4 * S, 1, WIDTH)
+    on_cpu = model.stream(segments_of(features), 8)
+    on_card = model.to("cuda").stream(segments_of(features.cuda()), 8, tier="host")
+    for one, two in zip(on_cpu.hvr, on_card.hvr, strict=True):
+        assert two.k.device.type == "cuda" and torch.allclose(one.k, two.k.cpu(), atol=1e-3)
+    assert all(layer.k.device.type == "cuda" for layer in on_card.dvr.reload(1, 2))
+    prompt = prompts_of(vocabulary)[0]
+    assert model.coarse(on_card, [prompt])[0].window[0] >= 0

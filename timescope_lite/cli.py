@@ -23,6 +23,8 @@ NAME = "timescope-lite"
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, help="Temporal grounding in long videos.")
 data_app = typer.Typer(rich_markup_mode=None, help="The videos and questions of a split.")
 app.add_typer(data_app, name="data")
+bench_app = typer.Typer(rich_markup_mode=None, help="What it costs: time and memory.")
+app.add_typer(bench_app, name="bench")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="A .safetensors file; the shipped model without it.")]
@@ -164,6 +166,18 @@ def evaluate(
 ) -> None:
     """Systems x split into one result.json; --predictions scores intervals that another program wrote."""
     path = _call("evaluate", "evaluate")(split, out, seed=seed, checkpoints=checkpoints, predictions=predictions)
+    _print(read_json(path, "result file") if as_json else None, as_json, str(path))
+
+
+@bench_app.command("scale")
+def bench_scale(
+    out: Annotated[Path, typer.Option()],
+    checkpoint: Checkpoint = None,
+    minutes: Annotated[list[int] | None, typer.Option()] = None,
+    as_json: AsJson = False,
+) -> None:
+    """How time and memory grow with the length of a video: 5, 15 and 60 minutes without --minutes."""
+    path = _call("bench", "scale")(out, checkpoint=checkpoint, **({"minutes": minutes} if minutes else {}))
     _print(read_json(path, "result file") if as_json else None, as_json, str(path))
 
 

@@ -56,6 +56,14 @@ def rotate(x: Tensor, positions: Tensor, base: float, fraction: float) -> Tensor
     return torch.cat([first * cos - second * sin, first * sin + second * cos, rest], dim=-1)
 
 
+class RMSNorm(nn.RMSNorm):
+    """Root-mean-square norm whose gain follows the dtype of its input, so that mixed precision keeps the fused kernel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., C) -> the same shape and dtype."""
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 class Block(nn.Module):
     """One layer: attention is done by the caller, who knows what may be seen; the block owns the weights."""
 
@@ -63,28 +71,19 @@ class Block(nn.Module):
         super().__init__()
         C, D = config.width, config.head_width
         self.config = config
-        self.norm1 = nn.RMSNorm(C, eps=config.norm_eps)
-        self.norm2 = nn.RMSNorm(C, eps=config.norm_eps)
+        self.norm1 = RMSNorm(C, eps=config.norm_eps)
+        self.norm2 = RMSNorm(C, eps=config.norm_eps)
         self.qkv = nn.Linear(C, (config.heads + 2 * config.kv_heads) * D, bias=False)
-        self.q_norm = nn.RMSNorm(D, eps=config.norm_eps)
-        self.k_norm = nn.RMSNorm(D, eps=config.norm_eps)
+        self.q_norm = RMSNorm(D, eps=config.norm_eps)
+        self.k_norm = RMSNorm(D, eps=config.norm_eps)
         self.out = nn.Linear(config.heads * D, C, bias=False)
         self.gate_up = nn.Linear(C, 2 * config.mlp_width, bias=False)
         self.down = nn.Linear(config.mlp_width, C, bias=False)
         half = config.heads // 2
         self.text_bias = nn.Parameter(torch.tensor([config.text_bias] * half + [0.0] * (config.heads - half)))
         nn.init.constant_(self.q_norm.weight, config.query_gain)
-        if __import__("os").environ.get("TIE") == "1":
-            self._start_with_equal_queries_and_keys()
         nn.init.normal_(self.out.weight, std=0.04)
         nn.init.normal_(self.down.weight, std=0.03)
-
-    @torch.no_grad()
-    def _start_with_equal_queries_and_keys(self) -> None:
-        """At the start a token looks for its like: with aligned words (TimeScope.align) that is already retrieval."""
-        c = self.config
-        q = self.qkv.weight[: c.heads * c.head_width].view(c.heads, c.head_width, -1)
-        self.qkv.weight[c.heads * c.head_width : -c.kv_heads * c.head_width] = q[:: c.heads // c.kv_heads].flatten(0, 1)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (B, N, C) -> q (B, H, N, D), k and v (B, H_kv, N, D), normalised, not yet rotated."""
@@ -125,7 +124,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.layers)])
-        self.norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+        self.norm = RMSNorm(config.width, eps=config.norm_eps)
 
     @property
     def layers(self) -> list[Block]:
