@@ -22,11 +22,12 @@ from timescope_lite.world.story import tell
 MINUTES = (5, 15, 60)
 
 
-def scale(out: Path, minutes: Sequence[int] = MINUTES, checkpoint: Path | None = None, seed: int = 0, r: int = 16) -> Path:
+def scale(out: Path, minutes: Sequence[int] | None = None, checkpoint: Path | None = None, seed: int = 0, r: int = 16) -> Path:
     """Ground one task in videos of growing length and write result.json into `out`; buckets are named by minutes.
 
     `rss_bytes` is the largest resident memory of this process seen while the video streams; `seconds` covers decoding, encoding and both stages.
     """
+    minutes = MINUTES if minutes is None else minutes
     if not minutes or min(minutes) <= 0:
         raise UserError(f"minutes {list(minutes)}: expected positive lengths, such as 5 15 60")
     ready = load(checkpoint or TINY, pick_device())
