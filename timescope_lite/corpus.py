@@ -394,8 +394,7 @@ def plan(name: str, seed: int | None = None) -> list[tuple[Story, list[Item]]]:
 def _choose_questions(story: Story, count: int, filled: np.ndarray, rng: np.random.Generator) -> list[Question]:
     """Questions of all types in turn, each the best of several draws for an even spread of positions. Updates `filled`."""
     chosen: list[Question] = []
-    kinds = [BENCH_KINDS[(i + int(rng.integers(1))) % len(BENCH_KINDS)] for i in range(count)]
-    for kind in kinds:
+    for kind in (BENCH_KINDS[i % len(BENCH_KINDS)] for i in range(count)):
         drawn = [q for q in (ask(story, kind, rng) for _ in range(12)) if q is not None and q not in chosen]
         fresh = [q for q in drawn if all((q.start_s, q.end_s) != (c.start_s, c.end_s) for c in chosen)] or drawn
         if not fresh:

@@ -18,11 +18,11 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Polygon
-from matplotlib.ticker import FuncFormatter, MultipleLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 from numpy.typing import ArrayLike
 
 from timescope_lite.common import UserError, atomic_path
@@ -548,4 +548,176 @@ def estimate_ladder(
     axes.grid(axis="x", color=PALE)
     if zero:
         axes.axvline(0, color=BLACK, lw=1.5, ls=":")
+    return figure
+
+
+# --- who reads whom -------------------------------------------------------------------------------------------------------------------
+
+
+@styled
+def attention_maps(maps: Mapping[str, ArrayLike], slots: int, n: int, row: int | None = None, title: str = "") -> Picture:
+    """What every token reads, one panel per name: masks or weights (N, P + N) over [HVR slots ; tokens], with `slots` and `n` of each per segment.
+
+    The stronger the colour the larger the weight (its square root); `row` lights one token's row. Raises UserError for a shape that does not fit.
+    """
+    columns = min(2, len(maps))
+    size = (12.8, 1.2 + 3.0 * -(-len(maps) // columns)) if len(maps) > 1 else (12.8, 5.6)
+    figure = Picture(figsize=size, layout="constrained")
+    panels = f"Panels: {'; '.join(maps)}. " if len(maps) > 1 else ""
+    figure.alt_text = f"{title or 'What every token reads'}. {panels}Rows are tokens; columns are HVR slots, then tokens."
+    figure.suptitle(textwrap.fill(title or "What every token reads", 100), x=0.012, ha="left", fontsize=17, fontweight="bold")
+    grid = figure.subplots(-(-len(maps) // columns), columns, squeeze=False).flatten()
+    for axes in grid[len(maps) :]:
+        axes.axis("off")
+    for axes, (name, weights) in zip(grid, maps.items(), strict=False):
+        _attention_map(axes, name if len(maps) > 1 else "", np.asarray(weights, dtype=float), slots, n, row)
+    return figure
+
+
+def _attention_map(axes: Axes, name: str, weights: np.ndarray, slots: int, n: int, row: int | None) -> None:
+    N, P, segments = len(weights), slots * (len(weights) // n), len(weights) // n
+    if weights.shape != (segments * n, P + N):
+        raise UserError(f"an attention map of shape {weights.shape} does not fit {n} tokens and {slots} HVR slots per segment")
+    colour = np.array([to_rgb(HVR)] * P + [to_rgb(DVR)] * N)
+    strength = np.sqrt(weights / max(weights.max(), 1e-12))[..., None]
+    if row is not None:
+        strength[np.arange(N) != row] *= 0.3
+    axes.imshow(1 - strength * (1 - colour), interpolation="nearest", aspect="auto")
+    borders = [slots * i for i in range(1, segments)] + [P + n * i for i in range(1, segments)]
+    axes.vlines(np.array(borders) - 0.5, -0.5, N - 0.5, color=GREY, lw=0.8)
+    axes.hlines(np.arange(1, segments) * n - 0.5, -0.5, P + N - 0.5, color=GREY, lw=0.8)
+    axes.axvline(P - 0.5, color=BLACK, lw=2.5)
+    if row is not None:  # the other rows fade; a frame around a row three pixels high would hide it
+        axes.plot([-0.5, P + N - 0.5], [row, row], ls="", marker="D", ms=8, color=BLACK, clip_on=False, zorder=5)
+    centres = [slots * (i + 0.5) - 0.5 for i in range(segments)] + [P + n * (i + 0.5) - 0.5 for i in range(segments)]
+    axes.set(title=name, yticks=[n * (i + 0.5) - 0.5 for i in range(segments)], yticklabels=range(segments), ylabel="token of segment")
+    axes.set_xticks(centres, [*range(segments), *range(segments)])
+    axes.set_xlabel("HVR of segment", x=P / (P + N) / 2, color=HVR)
+    axes.annotate("token of segment", (P + N / 2 - 0.5, 0), (0, -25), xycoords=("data", "axes fraction"), textcoords="offset points",
+                  ha="center", va="top", color=RED)  # fmt: skip
+    axes.tick_params(length=0)
+    axes.spines[:].set(visible=True, color=GREY)
+
+
+@styled
+def growth(x: ArrayLike, curves: Mapping[str, ArrayLike], xlabel: str, ylabel: str, title: str) -> Picture:
+    """Curves over the same x, each named at its end; the vertical axis begins at 0."""
+    figure, axes = _picture(title, f"{title}. Curves of {ylabel} over {xlabel}: ", height=4.8)
+    at = np.asarray(x, dtype=float)
+    drawn = {name: np.asarray(values, dtype=float) for name, values in curves.items()}
+    figure.alt_text += "; ".join(f"{name} from {y[0]:.4g} to {y[-1]:.4g}" for name, y in drawn.items()) + "."
+    top = max(float(y.max()) for y in drawn.values()) or 1.0
+    level = float("inf")
+    for (name, y), colour in sorted(zip(drawn.items(), CYCLE, strict=False), key=lambda entry: -entry[0][1][-1]):
+        axes.plot(at, y, color=colour, marker="o" if len(at) <= 24 else "", ms=6)
+        level = min(float(y[-1]), level - 0.075 * top)  # names do not lie on each other
+        axes.annotate(name, (at[-1], level), (10, 0), textcoords="offset points", va="center", color=colour, fontweight="bold")
+    axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(min(0.0, level) - 0.04 * top, 1.08 * top), xlim=(at[0], at[-1] + 0.22 * (at[-1] - at[0])))
+    axes.set_xticks([tick for tick in MaxNLocator(integer=True).tick_values(at[0], at[-1]) if at[0] <= tick <= at[-1]])
+    axes.grid(color=PALE)
+    return figure
+
+
+# --- what pooling keeps -----------------------------------------------------------------------------------------------------------
+
+
+@styled
+def retrieval_heatmap(found: Mapping[str, Mapping[int, Estimate]], chance: Mapping[str, Mapping[int, float]], title: str = "") -> Picture:
+    """How often a cue is found, cue by r, as a heatmap: in each cell the share with its 95 % interval, and that of a slot drawn blindly.
+
+    `found` and `chance` map a cue to {r: share}; every cue has the same r. Raises UserError if they do not.
+    """
+    cues, ratios = list(found), list(next(iter(found.values()), {}))
+    if not ratios or any(list(row) != ratios for row in (*found.values(), *(chance.get(cue, {}) for cue in cues))):
+        raise UserError("retrieval_heatmap: every cue needs a share and a chance for the same r; give found and chance alike")
+    shares = np.array([[_estimate(found[cue][r])[0] for r in ratios] for cue in cues])
+    listed = "; ".join(
+        f"{cue}: " + ", ".join(f"r = {r} {_said(found[cue][r])}, blindly {chance[cue][r]:.2f}" for r in ratios) for cue in cues
+    )
+    said = title or f"From {shares.min():.2f} to {shares.max():.2f} of the cues are found"
+    figure, axes = _picture(said, f"Heatmap of the share of cues found, cue by r. {listed}.", height=2.0 + 1.0 * len(cues))
+    shades = LinearSegmentedColormap.from_list("share", [PALE, HVR])
+    lowest = max(0.0, float(shares.min()) - 0.2)  # from there, so that rows which differ look different
+    axes.imshow(shares, cmap=shades, vmin=lowest, vmax=1, aspect="auto")
+    for (y, x), share in np.ndenumerate(shares):
+        value, low, high = _estimate(found[cues[y]][ratios[x]])
+        interval = "" if low is None or high is None else f"\n[{low:.2f}, {high:.2f}]"
+        text = f"{value:.2f}{interval}\nblindly {chance[cues[y]][ratios[x]]:.2f}"
+        axes.text(x, y, text, ha="center", va="center", fontsize=13, color="white" if share > 1 - 0.2 * (1 - lowest) else BLACK)
+    axes.set(xticks=range(len(ratios)), xticklabels=[f"r = {r}" for r in ratios], yticks=range(len(cues)), yticklabels=cues)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+@styled
+def kept_lengths(
+    curves: Mapping[int, tuple[ArrayLike, ArrayLike]], dots: Mapping[int, tuple[ArrayLike, ArrayLike]], title: str = ""
+) -> Picture:
+    """The length that averaging r turning vectors keeps, against their frequency in radians per frame: a line per r, dots where it was measured.
+
+    `curves` and `dots` map r to (frequencies, lengths 0..1).
+    """
+    at_dots = "; ".join(
+        f"r = {r}: " + ", ".join(f"{w:.3g} keeps {kept:.2f}" for w, kept in zip(*map(np.asarray, xy), strict=True))
+        for r, xy in dots.items()
+    )
+    said = title or f"The larger r, the slower a vector must turn to survive its average: r = {', '.join(map(str, curves))}"
+    figure, axes = _picture(said, f"{said}. Lines that fall with the frequency, in radians per frame. Measured: {at_dots or 'nothing'}.")
+    for (r, (frequency, kept)), colour in zip(curves.items(), CYCLE, strict=False):
+        axes.plot(frequency, kept, color=colour, label=f"r = {r}")
+        if r in dots:
+            axes.plot(*dots[r], "o", color=colour, ms=9, mec="white", zorder=4)
+    axes.set(xscale="log", ylim=(-0.03, 1.05), xlabel="frequency, radians per frame (dots: measured)", ylabel="length kept")
+    axes.grid(color=PALE)
+    axes.legend(loc="lower left")
+    return figure
+
+
+# --- stories ----------------------------------------------------------------------------------------------------------------------
+
+
+@styled
+def lanes(rows: Mapping[str, Sequence[Chapter]], title: str = "", marked: Sequence[Seconds] = ()) -> Picture:
+    """Lanes of labelled bars (start_s, end_s, text, colour) under each other on one clock; `marked` spans of seconds are framed in all lanes."""
+    ends = [bar[1] for bars in rows.values() for bar in bars]
+    if not ends:
+        raise UserError("lanes needs at least one bar (start_s, end_s, text, colour)")
+    listed = "; ".join(f"{name}: {len(bars)} bars" for name, bars in rows.items())
+    figure, axes = _picture(
+        title or f"What happens in {mm_ss(max(ends))}", f"{title or mm_ss(max(ends))}: lanes over time. {listed}.", 1.6 + 0.62 * len(rows)
+    )
+    for y, bars in enumerate(rows.values()):
+        for start, end, text, colour in bars:
+            axes.barh(y, end - start, left=start, height=0.74, color=colour, ec="white", lw=1)
+            if (end - start) / max(ends) > 0.0088 * len(text):
+                light = np.dot(to_rgb(colour), (0.3, 0.59, 0.11)) > 0.55
+                axes.text((start + end) / 2, y, text, ha="center", va="center", fontsize=12, color=BLACK if light else "white")
+    for span in marked:
+        axes.axvspan(*span, fill=False, ec=BLACK, lw=2.2, zorder=4)
+    axes.set(yticks=range(len(rows)), yticklabels=list(rows), xlim=(0, max(ends)), xlabel="minutes and seconds")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda t, _: mm_ss(t)))
+    axes.tick_params(axis="y", length=0)
+    axes.invert_yaxis()
+    return figure
+
+
+@styled
+def estimate_curves(curves: Mapping[str, Mapping[int, Estimate]], xlabel: str, ylabel: str, title: str = "") -> Picture:
+    """One line per name through estimates at whole x (powers of two), with its interval as a band and its name at the end."""
+    said = "; ".join(f"{name}: " + ", ".join(f"{x}: {_estimate(e)[0]:.2f}" for x, e in points.items()) for name, points in curves.items())
+    figure, axes = _picture(title or said, f"{title or said}: lines of {ylabel} against {xlabel}. {said}.")
+    for (name, points), colour in zip(curves.items(), CYCLE, strict=False):
+        x = list(points)
+        value, low, high = zip(*(_estimate(entry) for entry in points.values()), strict=True)
+        axes.plot(x, value, "o-", color=colour, ms=9, mec="white")
+        if None not in low and None not in high:
+            axes.fill_between(x, np.array(low, float), np.array(high, float), color=colour, alpha=0.25, lw=0)
+        axes.annotate(name, (x[-1], value[-1]), (12, 0), textcoords="offset points", va="center", color=colour, fontsize=15)
+    axes.set(xscale="log", ylim=(0, 1.05), xlabel=xlabel, ylabel=ylabel)
+    ticks = sorted({x for points in curves.values() for x in points})
+    axes.set_xticks(ticks, [str(x) for x in ticks])
+    axes.set_xlim(ticks[0] * 0.9, ticks[-1] * 1.9)
+    axes.minorticks_off()
+    axes.grid(color=PALE)
     return figure

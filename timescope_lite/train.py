@@ -280,6 +280,7 @@ def recipe(profile: str) -> Recipe:
         Phase("dense", 1800, CURRICULUM, TASKS),
         Phase("sft1", 300, ((1.0, (128, 256, 512)),), TASKS, coarse=0.6, decay=0.01, **sft),
         Phase("sft2", 800, ((1.0, (256, 512, 1024)),), TASKS, coarse=0.4, misplaced=0.05, decay=0.6, **sft),
+        Phase("sft3", 700, ((1.0, (128, 256, 512, 1024)),), TASKS, coarse=0.3, misplaced=0.05, decay=0.7, **sft),
     )
     frames = FramePhase(stories=6, frames_per_story=64, steps=20, batch=64) if profile == "smoke" else FramePhase()
     return Recipe(frames, tuple(dataclasses.replace(phase, steps=max(4, round(phase.steps * scale))) for phase in phases))
