@@ -240,7 +240,9 @@ def _definitions(source: str) -> str:
 
 def _is_definition(node: ast.stmt) -> bool:
     if isinstance(node, (ast.Assign, ast.AnnAssign)):
-        return node.value is not None and _is_literal(node.value)
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        # `mask[:, 0] = True` defines nothing: it needs a mask that the proof does not have.
+        return all(isinstance(target, ast.Name) for target in targets) and node.value is not None and _is_literal(node.value)
     return isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef))
 
 
