@@ -78,6 +78,7 @@ TASKS = {"explicit": 0.3, "sign1": 0.2, "sign2": 0.2, "why": 0.15, "place": 0.05
 PLACES_FIRST = {"explicit": 0.42, "activity": 0.28, "place": 0.25, "effect": 0.05}
 ACTIVITIES_NEXT = {"activity": 0.55, "explicit": 0.35, "place": 0.1}
 BOTH = {"explicit": 0.5, "activity": 0.35, "place": 0.1, "effect": 0.05}
+LONG = (512, 1024, 2048, 3600, 3600)
 CURRICULUM = ((0.2, (64,)), (0.45, (64, 128)), (0.7, (128, 256)), (1.0, (256, 512)))
 
 
@@ -273,6 +274,7 @@ def recipe(profile: str) -> Recipe:
         raise UserError(f"unknown profile {profile!r}: expected one of smoke, lab, full")
     alone: dict[str, Any] = {"think": 0.0, "decay": 0.01}
     sft: dict[str, Any] = {"r": (16,), "sees": "reload", "muon_lr": 0.013, "adam_lr": 2e-3}
+    gentle = sft | {"muon_lr": 0.009, "adam_lr": 1.2e-3}
     phases = (
         Phase("places", 1200, ((0.7, (32,)), (1.0, (32, 64))), PLACES_FIRST, coarse=0.3, **alone),
         Phase("activities", 1150, ((1.0, (32,)),), ACTIVITIES_NEXT, coarse=0.15, **alone),
@@ -281,6 +283,7 @@ def recipe(profile: str) -> Recipe:
         Phase("sft1", 300, ((1.0, (128, 256, 512)),), TASKS, coarse=0.6, decay=0.01, **sft),
         Phase("sft2", 800, ((1.0, (256, 512, 1024)),), TASKS, coarse=0.4, misplaced=0.05, decay=0.6, **sft),
         Phase("sft3", 700, ((1.0, (128, 256, 512, 1024)),), TASKS, coarse=0.3, misplaced=0.05, decay=0.7, **sft),
+        Phase("hour", 230, ((1.0, LONG),), TASKS, coarse=0.5, misplaced=0.03, decay=0.8, **gentle),
     )
     frames = FramePhase(stories=6, frames_per_story=64, steps=20, batch=64) if profile == "smoke" else FramePhase()
     return Recipe(frames, tuple(dataclasses.replace(phase, steps=max(4, round(phase.steps * scale))) for phase in phases))
