@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from timescope_lite.common import UserError
-from timescope_lite.grounding import Answer, locate, plan_window, refine, room_for
+from timescope_lite.grounding import Answer, locate, plan_window, refine
 from timescope_lite.metrics import centre_window, whole_video
 from timescope_lite.model.decoder import LayerKV
 from timescope_lite.model.memory import Memory
@@ -157,11 +157,3 @@ SYSTEMS: dict[str, System] = {
     "centre": centre,
 }
 NO_BUDGET = frozenset({"dense", "whole_video", "centre"})
-
-
-def fits(video: Video, budget: float) -> bool:
-    """Whether two-stage has room for at least one reloaded segment of this video in the budget."""
-    try:
-        return room_for(video.memory(video.r), budget) >= 1
-    except UserError:
-        return False

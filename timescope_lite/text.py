@@ -18,7 +18,7 @@ import numpy as np
 from timescope_lite.common import UserError
 from timescope_lite.world.domain import COLOURS, EFFECTS, NUM_ACTIVITIES, NUM_PLACES, NUM_TRACKS, VERBS, Domain
 from timescope_lite.world.story import Story
-from timescope_lite.world.tasks import TEMPLATES, Question, in_words
+from timescope_lite.world.tasks import TEMPLATES, Question
 
 SPECIALS = ("<pad>", "<think>", "<direct>", "<so>", "<window>", "<answer>", "<absent>")
 PAD, THINK, DIRECT, SO, WINDOW, ANSWER, ABSENT = range(len(SPECIALS))
@@ -206,10 +206,3 @@ class Writer:
         """Seconds [start_s, end_s) of two time codes (the inverse of `interval`)."""
         first = self.vocabulary.first_second + clock
         return float(codes[0] - first), float(codes[1] - first + 1)
-
-
-def check_round_trip(writer: Writer, story: Story, question: Question) -> None:
-    """Raise UserError unless the fast path and the sentence give the same tokens (a template whose slots do not survive tokenizing)."""
-    fast, slow = writer.question(story, question), writer.vocabulary.encode(in_words(story, question))
-    if fast != slow:
-        raise UserError(f"template {question.kind!r} does not tokenize to itself: {writer.vocabulary.decode(slow)}")
