@@ -1,5 +1,6 @@
 """From a file to an answer, and from systems to a result file, with random weights: what is proven here is the path, not the skill."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -50,7 +51,8 @@ def test_ground_answers_inside_the_video(checkpoint_file, mini):
     assert 0 <= found.interval.start_s < found.interval.end_s <= 90
     assert found.window.start_s % 16 == 0 and 0 < found.reload_share <= 1 and 0 <= found.confidence <= 1
     assert json.dumps(found.as_dict(), default=str)
-    assert ground(video, TASK, checkpoint=checkpoint_file) == found or found.counters["rss_bytes"] > 0
+    again = ground(video, TASK, checkpoint=checkpoint_file)
+    assert dataclasses.replace(again, counters={}) == dataclasses.replace(found, counters={}), "the same question has the same answer"
 
 
 def test_a_video_of_one_frame(checkpoint_file, tmp_path):
@@ -128,9 +130,7 @@ def test_shuffled_and_blank_frames_are_what_they_say():
     video = Video(model, torch.randn(32, 1, 8), 30)
     shuffled = torch.cat([part for part, _ in video._segments(1, "shuffled")])[:30]
     assert not torch.equal(shuffled, video.features[:30])
-    assert torch.equal(shuffled.sum(0), shuffled.sum(0)) and set(map(tuple, shuffled[:, 0].tolist())) == set(
-        map(tuple, video.features[:30, 0].tolist())
-    )
+    assert set(map(tuple, shuffled[:, 0].tolist())) == set(map(tuple, video.features[:30, 0].tolist()))
     assert not torch.cat([part for part, _ in video._segments(1, "blank")]).any()
     strided = video._segments(4, "true")
     assert strided[0][1] == 8 and torch.equal(strided[0][0][:8], video.features[:30:4])

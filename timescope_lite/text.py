@@ -24,7 +24,7 @@ SPECIALS = ("<pad>", "<think>", "<direct>", "<so>", "<window>", "<answer>", "<ab
 PAD, THINK, DIRECT, SO, WINDOW, ANSWER, ABSENT = range(len(SPECIALS))
 STOP_WORDS = frozenset("a an the does do is are there of in at to from on we it what find follow moment me show".split())
 # Surface forms that mean a known word.
-SYNONYMS = {"darkness": "dark", "signs": "sign", "why": "why", "fires": "fire", "alarms": "alarm", "floods": "flood"}
+SYNONYMS = {"darkness": "dark", "signs": "sign", "fires": "fire", "alarms": "alarm", "floods": "flood"}
 NUM_SECONDS = 8192  # codes of the clock: more than two hours at 1 frame per second
 # What a position asks of the model when it is supervised: nothing, a word of the reasoning, a time code.
 NO_LOSS, CHAIN_LOSS, TIME_LOSS = 0, 1, 2
