@@ -84,17 +84,23 @@ class Symbols:
 class SymbolicSource:
     """One-hot symbols plus Gaussian noise: what a perfect frame encoder would say. For studies of the world, not for the course's numbers."""
 
-    def __init__(self, domains: Sequence[Domain], noise: float = 0.1) -> None:
+    def __init__(self, domains: Sequence[Domain], noise: float = 0.1, tokens_per_frame: int = 1) -> None:
         self.symbols, self.noise = Symbols(domains), noise
         self._first = np.concatenate([[0], np.cumsum(self.symbols.sizes)])
         self.width = int(self._first[-1])
+        # With K tokens per frame each shows what lasts, and every K-th track.
+        self._shown = np.ones((tokens_per_frame, self.width), dtype=np.float32)
+        for track in range(NUM_TRACKS):
+            field = len(self.symbols.sizes) - NUM_TRACKS + track
+            elsewhere = [k for k in range(tokens_per_frame) if track % tokens_per_frame != k]
+            self._shown[elsewhere, self._first[field] : self._first[field + 1]] = 0
 
     def features(self, story: Story, rng: np.random.Generator) -> Tensor:
-        """(F, 1, width)."""
+        """(F, K, width)."""
         columns = self._first[:-1] + self.symbols.classes(story.domain, story.states)
         out = rng.standard_normal((len(columns), self.width), dtype=np.float32) * self.noise
         out[np.arange(len(columns))[:, None], columns] += 1
-        return torch.from_numpy(out)[:, None]
+        return torch.from_numpy(out[:, None] * self._shown)
 
     def draw(self, domains: Sequence[Domain], num_seconds: int, seed: tuple[int, ...], config: StoryConfig) -> tuple[Story, Tensor]:
         """A story and its features (F, K, width)."""

@@ -82,21 +82,27 @@ LONG = (512, 1024, 2048, 3600, 3600)
 CURRICULUM = ((0.2, (64,)), (0.45, (64, 128)), (0.7, (128, 256)), (1.0, (256, 512)))
 
 
-def loss_of(model: TimeScope, batch: Batch, r: int, sees: str) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss of a batch, and for every supervised token its cross-entropy and its kind (CHAIN_LOSS or TIME_LOSS).
+def loss_of(model: TimeScope, batch: Batch, r: int, sees: str) -> tuple[Tensor, Tensor]:
+    """The loss of a batch, and the cross-entropy of every supervised token, (B, Q, T), zero elsewhere.
 
-    Loss = time codes summed per question, averaged over questions, plus the mean over reasoning tokens.
+    Loss = time codes summed per question, averaged over questions, plus the mean over reasoning tokens. A time competes with the seconds of its video
+    and <absent> only, a word with words only: as in decoding, and half of a step's arithmetic less than with 8,192 seconds.
     """
     encoded = model.encode(batch.features, batch.clock, r)
     layers, mask = what_is_seen(model, encoded, batch, sees)
     hidden, _ = model.read(batch.tokens, layers, encoded.num_frames, mask)
-    supervised = batch.loss > 0
-    logits = model.logits(hidden[supervised]).float()
-    targets = batch.tokens.roll(-1, dims=-1)[supervised]
-    cost, kind = F.cross_entropy(logits, targets, reduction="none"), batch.loss[supervised]
-    times = cost[kind == TIME_LOSS].sum() / batch.fine.numel()
-    chain = cost[kind == CHAIN_LOSS]
-    return times + (chain.mean() if len(chain) else 0.0), cost.detach(), kind
+    targets, words, times = batch.tokens.roll(-1, dims=-1), batch.loss == CHAIN_LOSS, batch.loss == TIME_LOSS
+    cost = torch.zeros(batch.tokens.shape, device=hidden.device)
+    if words.any():
+        cost[words] = F.cross_entropy(model.word_logits(hidden[words]).float(), targets[words], reduction="none")
+    per_video = []
+    for b, clock in enumerate(batch.clock.tolist()):
+        scores = model.time_logits(hidden[b][times[b]], clock, encoded.num_frames).float()
+        seconds = targets[b][times[b]] - model.vocabulary.first_second - clock
+        per_video.append(F.cross_entropy(scores, (seconds + 1).clamp(min=0), reduction="none"))  # <absent> is below every second
+    cost[times] = torch.cat(per_video)
+    chain = cost[words].mean() if words.any() else 0.0
+    return cost[times].sum() / batch.fine.numel() + chain, cost.detach()
 
 
 def what_is_seen(model: TimeScope, encoded: Encoded, batch: Batch, sees: str) -> tuple[list, Tensor | None]:
@@ -123,12 +129,14 @@ class Meter:
     sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
-    def add(self, batch: Batch, cost: Tensor, kind: Tensor) -> None:
+    def add(self, batch: Batch, cost: Tensor) -> None:
         """Add the supervised tokens of a step, as `loss_of` returns them."""
-        question = (batch.loss > 0).nonzero()
-        for i, (value, what) in enumerate(zip(cost.tolist(), kind.tolist(), strict=True)):
-            b, q = int(question[i, 0]), int(question[i, 1])
-            part = "chain" if what == CHAIN_LOSS else ("fine" if bool(batch.fine[b, q]) else "coarse")
+        supervised = batch.loss > 0
+        fine = batch.fine.tolist()
+        for (b, q, _), value, what in zip(
+            supervised.nonzero().tolist(), cost[supervised].tolist(), batch.loss[supervised].tolist(), strict=True
+        ):
+            part = "chain" if what == CHAIN_LOSS else ("fine" if fine[b][q] else "coarse")
             name = f"{part}/{batch.kinds[b][q]}"
             self.sums[name] += value
             self.counts[name] += 1
@@ -207,13 +215,13 @@ class Trainer:
             self.device
         )
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            loss, cost, kind = loss_of(self.model, batch, r, phase.sees)
+            loss, cost = loss_of(self.model, batch, r, phase.sees)
         if not math.isfinite(loss.item()):
             raise UserError(
                 f"the loss is {loss.item()} at step {self.step} of phase {phase.name!r}; the last good state is kept: lower the learning rate"
             )
         self._update(loss)
-        self.meter.add(batch, cost, kind)
+        self.meter.add(batch, cost)
         self.step += 1
 
     def _update(self, loss: Tensor) -> None:

@@ -60,9 +60,9 @@ class TimeCodes(nn.Module):
         """Seconds of the clock (...) -> vectors (..., C)."""
         return self.inward(self.phi[seconds])
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states (..., C) -> scores of all seconds (..., NUM_SECONDS)."""
-        return self.outward(hidden) @ self.phi.to(hidden.dtype).T
+    def logits(self, hidden: Tensor, first: int = 0, num: int = NUM_SECONDS) -> Tensor:
+        """Hidden states (..., C) -> scores of `num` seconds of the clock from `first` on (..., num)."""
+        return self.outward(hidden) @ self.phi[first : first + num].to(hidden.dtype).T
 
 
 @dataclass
@@ -134,10 +134,18 @@ class TimeScope(nn.Module):
         phrases = (self.phrase_words @ self.words)[tokens.clamp(max=first - 1)]
         return torch.where((tokens < first)[..., None], phrases, self.times((tokens - first).clamp(min=0)).to(phrases.dtype))
 
+    def word_logits(self, hidden: Tensor) -> Tensor:
+        """Scores of the specials and phrases: hidden (..., C) -> (..., vocabulary.num_phrases)."""
+        return hidden @ (self.phrase_words @ self.words).to(hidden.dtype).T * self.logit_scale
+
+    def time_logits(self, hidden: Tensor, clock: int, num_frames: int) -> Tensor:
+        """Scores of <absent> and of every second of one video: hidden (..., C) -> (..., 1 + num_frames). A time outside the video is no answer."""
+        absent = hidden @ self.words[ABSENT].to(hidden.dtype)
+        return torch.cat([absent[..., None], self.times.logits(hidden, clock, num_frames)], dim=-1) * self.logit_scale
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores over the whole vocabulary: hidden (..., C) -> (..., vocabulary.size)."""
-        phrases = hidden @ (self.phrase_words @ self.words).to(hidden.dtype).T
-        return torch.cat([phrases, self.times.logits(hidden)], dim=-1) * self.logit_scale
+        return torch.cat([self.word_logits(hidden), self.times.logits(hidden) * self.logit_scale], dim=-1)
 
     def frame_tokens(self, features: Tensor, clock: Tensor) -> Tensor:
         """features (B, F, K, feature_width), second of the clock at the first frame (B,) -> tokens (B, F*K, C), each with its time."""
