@@ -10,21 +10,38 @@ import pytest
 
 from timescope_lite.common import UserError
 from timescope_lite.world import art, render
-from timescope_lite.world.domain import COLOURS, EFFECT, EFFECTS, FIELD_SIZES, NUM_PLACES, PLACE, SIGN, TRACK0, VERBS, load_domains
+from timescope_lite.world.domain import (
+    COLOURS,
+    EFFECT,
+    FIELD_SIZES,
+    LASTING,
+    NUM_PLACES,
+    PLACE,
+    PREPARATIONS,
+    SIGN,
+    TRACK0,
+    VERBS,
+    load_domains,
+)
 
 DOMAINS = load_domains()
 EVERY_DOMAIN = pytest.mark.parametrize("domain", DOMAINS.values(), ids=DOMAINS)
 FRAMES_SHA256 = {
-    "house": "08fcbe5fb1b546f8ba3780343c108a54c771e853f87213542bcfb843b2e78804",
-    "meadow": "f8269234cac70cbb2c89e8d012dcadd85f4390c407ebef79703793d48a2de4f9",
-    "harbour": "0da5888eb476d5d5ef20b5bce8c1fdf7db230a1a2e7af2014dae86849013f0bd",
+    "house": "d7d610811be3603cae7e866206e475ed87eb4f39049bb22884d163b015b56d3f",
+    "school": "7ab0f58e2a6766fc5c16f1e2a0f26a6e8c292801e03a63cfcc52a71231948c45",
+    "museum": "19c6ff3b6b931618d977a58d69534d325de8ebe96ec107c8835f6ca453ccf808",
+    "meadow": "1e99946556f4cfd34e1c91fdae1518d522e763cb375dbb15686e1127e56c031c",
+    "farm": "a722cf4ac445d85c6f764b060bff89daa8689d51e61cf91359a30bf8290b015b",
+    "harbour": "6f6a827a9da8bf232f415bc51fac9105e7f39a86d388fc80729d1a9d8e060b60",
+    "market": "6ca4f9e72cd93ebc616411563c19790c3b3486d66c41b70954f9edf4e896fc16",
+    "station": "2403f79a1fe010cd470950cae2ed64bd88fcd238b68102752e3f319506349f08",
 }
 
 
 def random_states(seed: int, number: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     states = np.stack([rng.integers(size, size=number) for size in FIELD_SIZES], axis=1)
-    states[:, EFFECT] = np.arange(number) % (1 + len(EFFECTS))
+    states[:, EFFECT] = np.arange(number) % (1 + len(LASTING))
     return states
 
 
@@ -57,7 +74,7 @@ def nearest(seen: np.ndarray, templates: np.ndarray) -> int:
 
 @pytest.mark.parametrize("name", FRAMES_SHA256)
 def test_frames_hash_the_same_everywhere(name: str) -> None:
-    frames = render.render_frames(DOMAINS[name], random_states(7, 14), np.arange(14) * 0.75)
+    frames = render.render_frames(DOMAINS[name], random_states(7, 22), np.arange(22) * 0.75)
     assert hashlib.sha256(frames.tobytes()).hexdigest() == FRAMES_SHA256[name]
 
 
@@ -65,7 +82,7 @@ def test_frames_hash_the_same_everywhere(name: str) -> None:
 def test_a_frame_depends_on_its_own_row_and_time_only(domain) -> None:
     states, times_s = random_states(1, 12), np.arange(12) / 3
     together = render.render_frames(domain, states, times_s)
-    for cached in (render._scene, render._backdrop, render._effect, render._figure, render._sign, render._plate):
+    for cached in (render._scene, render._backdrop, render._lasting, render._figure, render._sign, render._plate):
         cached.cache_clear()
     order = np.random.default_rng(0).permutation(12)
     alone = np.concatenate([render.render_frames(domain, states[i : i + 1], times_s[i : i + 1]) for i in order])
@@ -107,9 +124,9 @@ def test_model_size_is_the_rounded_mean_of_four() -> None:
 
 
 @EVERY_DOMAIN
-@pytest.mark.parametrize("effect", range(1 + len(EFFECTS)))
-def test_each_field_changes_its_own_band_only(domain, effect: int) -> None:
-    base = np.array([3, 50, effect, 1, 2, 3, 4])
+@pytest.mark.parametrize("lasting", range(1 + len(LASTING)))
+def test_each_field_changes_its_own_band_only(domain, lasting: int) -> None:
+    base = np.array([3, 50, lasting, 1, 2, 3, 4])
 
     def changed(field: int, value: int) -> np.ndarray:
         rows = np.stack([base, base])
@@ -117,7 +134,7 @@ def test_each_field_changes_its_own_band_only(domain, effect: int) -> None:
         a, b = render.render_frames(domain, rows, np.zeros(2))
         return (a != b).any(axis=2)
 
-    sign, place, other = changed(SIGN, 77), changed(PLACE, 100), changed(EFFECT, (effect + 1) % 7)
+    sign, place, other = changed(SIGN, 77), changed(PLACE, 100), changed(EFFECT, (lasting + 1) % (1 + len(LASTING)))
     assert sign[: render.SCENE_TOP].any() and not sign[render.SCENE_TOP :].any()
     assert place[render.PLATE_TOP :].any() and not place[: render.SCENE_TOP].any()
     assert other.any() and not other[: render.SCENE_TOP].any() and not other[render.PLATE_TOP :].any()
@@ -194,9 +211,35 @@ def test_colours_stay_apart_for_colour_blind_eyes() -> None:
 
 
 @EVERY_DOMAIN
+def test_preparations_show_at_the_size_the_model_sees(domain) -> None:
+    """Whoever stands before them, a preparation differs from nothing and from anything else that lasts by 16 whole pixels or more."""
+    for seed in range(4):
+        rows = np.tile(random_states(seed, 1), (1 + len(LASTING), 1))
+        rows[:, EFFECT] = np.arange(1 + len(LASTING))
+        small = render.to_model_size(render.render_frames(domain, rows, np.full(len(rows), seed / 4)))
+        for name in PREPARATIONS:
+            number = 1 + LASTING.index(name)
+            near = min((small_distance(small[number], small[other]), other) for other in range(len(rows)) if other != number)
+            assert near[0] > 4, (name, near)
+
+
+def test_preparations_leave_the_light_and_the_people_alone() -> None:
+    row = np.array([[3, 50, 0, 1, 2, 3, 4]])
+    plain, *prepared = (render.render_frames(DOMAINS["farm"], row + [0, 0, n, 0, 0, 0, 0], np.zeros(1)) for n in (0, 7, 8, 9, 10))
+    people = np.zeros((render.SIZE * render.SIZE), dtype=bool)
+    for track, role in enumerate(DOMAINS["farm"].cast):
+        where, _ = render._figure(track, role.colour, role.verbs[0], role.objects[track], 2 * track % art.STEPS)
+        people[where] = True
+    for name, frame in zip(PREPARATIONS, prepared, strict=True):
+        changed = (frame != plain).any(axis=-1).reshape(-1)
+        assert not changed[people].any(), f"{name} hides somebody"
+        assert 0.03 < changed.mean() < 0.2, f"{name} covers {changed.mean():.0%} of the picture"
+
+
+@EVERY_DOMAIN
 def test_every_field_is_readable_after_h264(domain) -> None:
     """A nearest-template reader, told only the time, recovers all seven fields from 64 x 64 pixels."""
-    states = random_states(11, 28)
+    states = random_states(11, 33)
     frames = h264(list(render.render_video(domain, states, fps=2.0)), fps=2)[::2]
     every_place = np.zeros((NUM_PLACES, 7), dtype=int)
     every_place[:, PLACE] = every_place[:, SIGN] = np.arange(NUM_PLACES)
@@ -210,8 +253,8 @@ def test_every_field_is_readable_after_h264(domain) -> None:
         def drawn(rows: np.ndarray, second: int = second) -> np.ndarray:
             return render.to_model_size(render.render_frames(domain, rows, np.full(len(rows), float(second))))
 
-        rows = np.tile(read, (7, 1))
-        rows[:, EFFECT] = np.arange(7)
+        rows = np.tile(read, (1 + len(LASTING), 1))
+        rows[:, EFFECT] = np.arange(1 + len(LASTING))
         read[EFFECT] = nearest(seen[top:bottom, gutter], drawn(rows)[:, top:bottom][:, :, gutter])
         rows = np.tile(read, (17, 1))
         rows[:, TRACK0:] = np.arange(17)[:, None]
@@ -227,11 +270,11 @@ def test_every_field_is_readable_after_h264(domain) -> None:
 
 def test_art_covers_the_global_vocabulary() -> None:
     assert set(art.COLOUR_RGB) == set(COLOURS) and set(art.POSES) == {"idle", *VERBS}
-    assert set(render._EFFECTS) == set(EFFECTS)
+    assert tuple(render._LASTING) == LASTING
 
 
-def test_at_least_three_domains_of_three_families() -> None:
-    assert len(DOMAINS) >= 3 and {domain.family for domain in DOMAINS.values()} == set(render._SKYLINES)
+def test_eight_domains_of_three_families() -> None:
+    assert len(DOMAINS) == 8 and {domain.family for domain in DOMAINS.values()} == set(render._SKYLINES)
 
 
 @EVERY_DOMAIN
@@ -241,15 +284,22 @@ def test_domain_can_be_drawn_and_is_balanced(domain) -> None:
     assert {name for role in domain.cast for name in role.objects} <= set(art.ICONS)
     assert len({role.colour for role in domain.cast}) == 4 and {role.colour for role in domain.cast} <= set(COLOURS)
     assert all(3 <= len(noun) <= 4 for noun in domain.places) and all(len(role.role) <= 8 for role in domain.cast)
-    assert len({rule.cause for rule in domain.rules}) == len(EFFECTS)
+    assert len({rule.cause for rule in domain.rules} | {plan.purpose for plan in domain.plans}) == 8
 
 
 def test_no_word_means_two_things() -> None:
-    words = [
-        word for domain in DOMAINS.values() for word in (*domain.places, *(n for role in domain.cast for n in (role.role, *role.objects)))
-    ]
-    words += [*COLOURS, *VERBS, *EFFECTS, *DOMAINS]
+    nouns = [noun for family in {domain.family: domain.places for domain in DOMAINS.values()}.values() for noun in family]
+    roles = [role.role for domain in DOMAINS.values() for role in domain.cast]
+    words = [*nouns, *roles, *art.ICONS, *COLOURS, *VERBS, *LASTING, *DOMAINS]
     assert sorted({word for word in words if words.count(word) > 1}) == []
+
+
+@pytest.mark.parametrize("family", render._SKYLINES)
+def test_domains_of_a_family_have_a_light_of_their_own(family: str) -> None:
+    mine = [domain for domain in DOMAINS.values() if domain.family == family]
+    for one, other in combinations(mine, 2):
+        skies, grounds = (np.array([art.rgb(one_), art.rgb(other_)]) for one_, other_ in ((one.sky, other.sky), (one.ground, other.ground)))
+        assert np.abs(np.diff(skies, axis=0)).sum() > 30 and np.abs(np.diff(grounds, axis=0)).sum() > 30, (one.name, other.name)
 
 
 @EVERY_DOMAIN
@@ -273,7 +323,7 @@ def test_every_activity_has_its_own_picture(domain) -> None:
         (np.zeros((1, 7)), np.zeros(1)),
         (np.array([[144, 0, 0, 0, 0, 0, 0]]), np.zeros(1)),
         (np.array([[0, 0, 0, 0, 0, 0, -1]]), np.zeros(1)),
-        (np.array([[0, 0, 7, 0, 0, 0, 0]]), np.zeros(1)),
+        (np.array([[0, 0, 11, 0, 0, 0, 0]]), np.zeros(1)),
     ],
 )
 def test_bad_states_are_refused(states: np.ndarray, times_s: np.ndarray) -> None:

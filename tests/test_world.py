@@ -1,13 +1,14 @@
 """Tiny Town as symbols: stories, questions, the tokenizer, and the files of its domains."""
 
 import itertools
+import re
 import tomllib
 
 import numpy as np
 import pytest
 
 from timescope_lite.common import UserError
-from timescope_lite.text import SO, Vocabulary, Writer, plain_words
+from timescope_lite.text import SO, STOP_WORDS, Vocabulary, Writer, plain_words
 from timescope_lite.world import domain as world
 from timescope_lite.world.domain import EFFECT, PLACE, SIGN, TRACK0, load_domains, parse_domain, read_family
 from timescope_lite.world.story import StoryConfig, tell
@@ -180,8 +181,13 @@ def test_unknown_words_are_named_with_their_neighbours(writer):
 
 
 def table_of(name):
-    path = next(p for p in (world.Path(world.__file__).parent / "domains").glob("*.toml") if name in p.read_text())
-    return tomllib.loads(path.read_text())["domain"][0]
+    """The table of a shipped domain, with the places of its family."""
+    for path in (world.Path(world.__file__).parent / "domains").glob("*.toml"):
+        family = tomllib.loads(path.read_text())
+        found = [{"places": family["places"]} | table for table in family["domain"] if table["name"] == name]
+        if found:
+            return found[0]
+    raise KeyError(name)
 
 
 @pytest.mark.parametrize(
@@ -195,15 +201,27 @@ def table_of(name):
         (lambda t: t["cast"][0].update(objects=t["cast"][0]["objects"][:3]), "needs 4 verbs and 4 objects"),
         (lambda t: t["places"].pop(), "needs 24 different places, has 23"),
         (lambda t: t["places"].__setitem__(0, "cathedral"), "longer than 4 letters"),
-        (lambda t: t["rule"].pop(), "needs one rule for each effect"),
-        (lambda t: t["rule"][0].update(cause="nobody lift nothing"), "is no activity of this cast"),
+        (lambda t: t["rule"].pop(), r"needs one rule for each direct effect .*, has flood, smoke, dark$"),
+        (lambda t: t["rule"][0].update(effect="alarm"), r"needs one rule for each direct effect .*, has alarm, smoke"),
+        (lambda t: t["rule"][0].pop("cause"), "house, rule: key 'cause' is missing"),
+        (
+            lambda t: t["rule"][0].update(cause="nobody lift nothing"),
+            "the cause 'nobody lift nothing' of 'flood' is no activity of this cast",
+        ),
+        (lambda t: t.pop("plan"), r"needs one plan for each preparation .*, has none"),
+        (lambda t: t["plan"].pop(), r"needs one plan for each preparation .*, has bunting, lights, carpet$"),
+        (lambda t: t["plan"][0].update(reason="so"), "house, plan: unknown key 'reason'"),
+        (lambda t: t["plan"][0].update(purpose="cook lift rope"), "the purpose 'cook lift rope' of 'bunting' is no activity of this cast"),
+        (lambda t: t["rule"][1].update(cause=t["rule"][0]["cause"]), "'painter push ladder' stands behind 'flood' and 'smoke'"),
+        (lambda t: t["plan"][2].update(purpose=t["rule"][0]["cause"]), "'painter push ladder' stands behind 'flood' and 'carpet'"),
     ],
 )
 def test_a_bad_domain_is_named(change, message):
-    table = table_of(DOMAINS[0].name)
+    table = table_of("house")
     change(table)
-    with pytest.raises(UserError, match=message):
-        parse_domain(table, "town", "town.toml, harbour")
+    with pytest.raises(UserError, match=message) as error:
+        parse_domain(table, "home", "home.toml, house")
+    assert str(error.value).startswith("home.toml, house")
 
 
 def test_broken_toml_names_file_and_line(tmp_path):
@@ -212,13 +230,69 @@ def test_broken_toml_names_file_and_line(tmp_path):
         read_family(tmp_path / "mine.toml")
 
 
+def test_places_of_a_family_serve_its_domains(tmp_path):
+    source = (world.Path(world.__file__).parent / "domains" / "home.toml").read_text()
+    own = list("abcdefghijklmnopqrstuvwx")
+    (tmp_path / "mine.toml").write_text(source.replace('name = "school"', f'name = "school"\nplaces = {own}'))
+    house, school, museum = read_family(tmp_path / "mine.toml")
+    assert house.places == museum.places == DOMAINS[0].places and school.places == tuple(own)
+    (tmp_path / "mine.toml").write_text(source.replace("places =", "streets ="))
+    with pytest.raises(UserError, match="mine.toml: unknown key 'streets' at the top of the file; expected one of family, places, domain"):
+        read_family(tmp_path / "mine.toml")
+
+
+def test_eight_domains_each_with_four_rules_and_four_plans():
+    assert [d.name for d in DOMAINS] == ["house", "school", "museum", "meadow", "farm", "harbour", "market", "station"]
+    for d in DOMAINS:
+        assert {rule.effect for rule in d.rules} == set(world.DIRECT) and len(d.rules) == 4
+        assert {plan.preparation for plan in d.plans} == set(world.PREPARATIONS) and len(d.plans) == 4
+        assert all(told.because and not told.because.endswith(".") for told in (*d.rules, *d.plans))
+
+
+def test_an_activity_looks_like_no_other_anywhere():
+    """Of all domains: no role twice, and a thing is in the hands of one track's people in one domain only."""
+    roles = [role.role for d in DOMAINS for role in d.cast]
+    held = [(track, name) for d in DOMAINS for track, role in enumerate(d.cast) for name in role.objects]
+    assert len(set(roles)) == len(roles) == 32 and len(set(held)) == len(held) == 128
+    assert {name for _, name in held} == set(world.ICONS), "every icon is somebody's"
+
+
+def test_effects_and_preparations_have_one_activity_behind_them():
+    for d in DOMAINS:
+        told = {rule.effect: rule.cause for rule in d.rules} | {plan.preparation: plan.purpose for plan in d.plans}
+        found = {name: d.activity(d.cause_word(number)) for number, name in enumerate(world.LASTING, 1) if name in told}
+        assert found == told and len(set(told.values())) == 8
+
+
+def test_every_effect_is_explained_in_one_to_three_hops():
+    hops = dict.fromkeys(world.DIRECT, 1)
+    for signal in world.SIGNALS:
+        hops[signal.effect] = 1 + max(hops[effect] for effect in signal.of)
+    assert hops == {"flood": 1, "smoke": 1, "dark": 1, "fire": 1, "alarm": 2, "crowd": 3} and set(hops) == set(world.EFFECTS)
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (2, "no activity brings the alarm about: it follows from flood or smoke or dark or fire at the place on the sign"),
+        (5, "no activity brings the crowd about: it follows from alarm at the place on the sign"),
+        (0, "0 is the number of no effect or preparation; expected 1..10"),
+        (11, "11 is the number of no effect or preparation; expected 1..10"),
+    ],
+)
+def test_what_no_activity_explains_is_said(number, message):
+    with pytest.raises(UserError, match=message):
+        DOMAINS[0].cause_word(number)
+
+
 def test_words_mean_one_thing():
     """A noun, an object or a role that meant two things would make a question ambiguous."""
     by_use = {
         "place": {noun for d in DOMAINS for noun in d.places},
         "object": {name for d in DOMAINS for role in d.cast for name in role.objects},
         "role": {role.role for d in DOMAINS for role in d.cast},
-        "other": set(world.COLOURS) | set(world.VERBS) | set(world.EFFECTS),
+        "other": set(world.COLOURS) | set(world.VERBS) | set(world.LASTING),
+        "grammar": STOP_WORDS | {word for texts in TEMPLATES.values() for text in texts for word in plain_words(re.sub(r"{.}", " ", text))},
     }
     for one, two in itertools.combinations(by_use, 2):
         assert not by_use[one] & by_use[two], f"{one} and {two} share a word"

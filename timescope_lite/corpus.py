@@ -20,12 +20,12 @@ from tqdm.auto import tqdm
 from timescope_lite import __version__
 from timescope_lite.common import UserError, atomic_path, data_root, from_mapping, write_json
 from timescope_lite.model.frame_encoder import FrameEncoder
-from timescope_lite.text import ANSWER, CHAIN_LOSS, DIRECT, NO_LOSS, NUM_SECONDS, PAD, THINK, TIME_LOSS, WINDOW, Writer
+from timescope_lite.text import ABSENT, ANSWER, CHAIN_LOSS, DIRECT, NO_LOSS, NUM_SECONDS, PAD, THINK, TIME_LOSS, WINDOW, Writer
 from timescope_lite.video import read_frames, write_mp4
 from timescope_lite.world.domain import (
     COLOURS,
     EFFECT,
-    EFFECTS,
+    LASTING,
     NUM_ACTIVITIES,
     NUM_NOUNS,
     NUM_TRACKS,
@@ -37,7 +37,7 @@ from timescope_lite.world.domain import (
 )
 from timescope_lite.world.render import render_frames, render_video, to_model_size
 from timescope_lite.world.story import Story, StoryConfig, tell
-from timescope_lite.world.tasks import Question, ask, in_words, solve
+from timescope_lite.world.tasks import Question, ask, ask_absent, in_words, solve
 
 MAX_CODEC_ERROR = 12.0  # mean absolute difference per channel, of 255, between a drawn and a decoded picture
 
@@ -59,12 +59,12 @@ class Symbols:
         self.domains = list(domains)
         nouns = list(dict.fromkeys(noun for d in domains for noun in d.places))
         self._noun = {d.name: np.array([nouns.index(n) for n in d.places]) for d in domains}
-        self.sizes = (6, len(nouns), 6, len(nouns), 1 + len(EFFECTS)) + (1 + NUM_ACTIVITIES * len(domains),) * NUM_TRACKS
+        self.sizes = (6, len(nouns), 6, len(nouns), 1 + len(LASTING)) + (1 + NUM_ACTIVITIES * len(domains),) * NUM_TRACKS
 
     def named(self) -> dict[str, tuple[int, int]]:
         """Part of a phrase -> the field and class that it names (places by colour and noun, effects, activities)."""
         named: dict[str, tuple[int, int]] = {colour: (0, i) for i, colour in enumerate(COLOURS)}
-        named |= {effect: (4, i + 1) for i, effect in enumerate(EFFECTS)}
+        named |= {effect: (4, i + 1) for i, effect in enumerate(LASTING)}
         for number, domain in enumerate(self.domains):
             named |= {noun: (1, int(i)) for noun, i in zip(domain.places, self._noun[domain.name], strict=True)}
             for word in range(NUM_TRACKS * NUM_ACTIVITIES):
@@ -182,13 +182,16 @@ def like_a_codec(pixels: np.ndarray, rng: np.random.Generator, strength: float =
 
 @dataclass(frozen=True)
 class Mix:
-    """What a training step asks for. `kinds` are weights; `think` and `coarse` are the shares of questions with reasoning and with a window as answer."""
+    """What a training step asks for. `kinds` are weights; `think`, `coarse`, `absent` are the shares of questions with reasoning, with a window as answer, and
+    without an answer in their video.
+    """
 
     kinds: Mapping[str, float]
     think: float = 0.6
     coarse: float = 0.3
     jitter_s: tuple[int, int] = (-2, 4)
     misplaced: float = 0.0
+    absent: float = 0.0
 
 
 @dataclass
@@ -238,8 +241,8 @@ class Pile:
         )
 
     def _row(self, story: Story, clock: int, mix: Mix, rng: np.random.Generator) -> _Row:
-        question = draw_question(story, mix.kinds, rng)
-        fine = rng.random() >= mix.coarse
+        question = draw_question(story, mix.kinds, rng, absent=rng.random() < mix.absent)
+        fine = rng.random() >= mix.coarse and not question.absent
         think = rng.random() < mix.think
         tokens, loss = write_example(self.writer, story, question, clock, fine, think)
         window = augmented_window(question, story.num_seconds, self.frames_per_segment, mix, rng)
@@ -255,11 +258,11 @@ class _Row:
     kind: str
 
 
-def draw_question(story: Story, kinds: Mapping[str, float], rng: np.random.Generator) -> Question:
+def draw_question(story: Story, kinds: Mapping[str, float], rng: np.random.Generator, absent: bool = False) -> Question:
     """A question whose kind is drawn by weight; a kind that the story does not offer is drawn again."""
     names, weights = list(kinds), np.array(list(kinds.values()), dtype=float)
     while True:
-        question = ask(story, names[int(rng.choice(len(names), p=weights / weights.sum()))], rng)
+        question = (ask_absent if absent else ask)(story, names[int(rng.choice(len(names), p=weights / weights.sum()))], rng)
         if question is not None:
             return question
 
@@ -267,16 +270,13 @@ def draw_question(story: Story, kinds: Mapping[str, float], rng: np.random.Gener
 def write_example(writer: Writer, story: Story, question: Question, clock: int, fine: bool, think: bool) -> tuple[list[int], list[int]]:
     """Token ids of one training example and, per position, what it must predict next.
 
-    Layout: question, <think> or <direct>, [reasoning, <so>], <window> start end (of the chapter), or <answer> start end (of the event). The question and
-    the tags are given, so nothing is to be learned there.
+    Layout: question, <think> or <direct>, [reasoning, <so>], <window> start end (of the chapter), or <answer> start end (of the event); where the evidence is
+    absent, <window> <absent>. The question and the tags are given, so nothing is to be learned there.
     """
     prompt = [*writer.question(story, question), THINK if think else DIRECT]
     chain = writer.chain(story, question) if think else []
-    times = (
-        writer.interval(question.start_s, question.end_s, clock)
-        if fine
-        else writer.interval(question.window_start_s, question.window_end_s, clock)
-    )
+    span = (question.start_s, question.end_s) if fine else (question.window_start_s, question.window_end_s)
+    times = [ABSENT] if question.absent else writer.interval(*span, clock)
     tokens = [*prompt, *chain, ANSWER if fine else WINDOW, *times]
     loss = [NO_LOSS] * (len(prompt) - 1) + [CHAIN_LOSS] * len(chain) + [NO_LOSS] + [TIME_LOSS] * len(times) + [NO_LOSS]
     return tokens, loss
@@ -307,13 +307,18 @@ def _pad_rows(tokens: list[list[list[int]]], loss: list[list[list[int]]]) -> tup
 
 @dataclass(frozen=True)
 class Split:
-    """What a split is: how many videos, of which lengths (seconds), with how many questions each. A split is a seed; any seed works."""
+    """What a split is: how many videos, of which lengths (seconds), with how many questions each. A split is a seed; any seed works.
+
+    `stretch` multiplies the lengths of chapters; `absent`: no question has its answer in its video.
+    """
 
     videos: int
     seconds: tuple[int, int]
     questions: int
     seed: int
     fps: float = 2.0
+    stretch: float = 1.0
+    absent: bool = False
 
 
 SPLITS = {
@@ -321,10 +326,26 @@ SPLITS = {
     "dev": Split(videos=24, seconds=(128, 512), questions=12, seed=2),
     "test": Split(videos=48, seconds=(128, 512), questions=12, seed=3),
     "sealed": Split(videos=48, seconds=(128, 512), questions=12, seed=4),
-    "sealed-short": Split(videos=40, seconds=(128, 512), questions=9, seed=5),
-    "hour": Split(videos=1, seconds=(3600, 3600), questions=6, seed=6),
+    "sealed-short": Split(videos=40, seconds=(128, 512), questions=12, seed=5),
+    "hour": Split(videos=4, seconds=(3600, 3600), questions=12, seed=6),
+    "two-hours": Split(videos=4, seconds=(7200, 7200), questions=12, seed=7, stretch=2.0),
+    "absent": Split(videos=24, seconds=(128, 512), questions=6, seed=8, absent=True),
 }
-BENCH_KINDS = ("explicit", "sign1", "why", "explicit", "sign2", "why")
+# One question of each in turn; where a story has no relay of three effects it is asked about two, or one.
+BENCH_KINDS: tuple[tuple[str, ...], ...] = (
+    ("explicit",),
+    ("sign1",),
+    ("why",),
+    ("purpose",),
+    ("order",),
+    ("last_before",),
+    ("explicit",),
+    ("sign2",),
+    ("why3", "why2", "why"),
+    ("purpose",),
+    ("order",),
+    ("last_before",),
+)
 POSITION_BINS = 10
 
 
@@ -338,6 +359,7 @@ class Item:
     duration_s: int
     text: str
     question: Question
+    stretch: float = 1.0
 
     def as_row(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "question"} | dataclasses.asdict(self.question)
@@ -351,7 +373,7 @@ class Item:
             cls, {k: v for k, v in row.items() if k not in names} | {"question": from_mapping(Question, fields, where)}, where
         )
         q = item.question
-        if not 0 <= q.start_s < q.end_s <= item.duration_s:
+        if not q.absent and not 0 <= q.start_s < q.end_s <= item.duration_s:
             raise UserError(
                 f"{where}: the interval [{q.start_s}, {q.end_s}] s is not inside {item.video} (0 to {item.duration_s} s); mend the annotation"
             )
@@ -376,7 +398,7 @@ def story_of(item: Item) -> Story:
     domains = load_domains()
     if item.domain not in domains:
         raise UserError(f"{item.video}: unknown domain {item.domain!r}; this version knows {', '.join(domains)}")
-    return tell(domains[item.domain], item.duration_s, item.story_seed)
+    return tell(domains[item.domain], item.duration_s, item.story_seed, StoryConfig(stretch=item.stretch))
 
 
 def plan(name: str, seed: int | None = None) -> list[tuple[Story, list[Item]]]:
@@ -390,18 +412,31 @@ def plan(name: str, seed: int | None = None) -> list[tuple[Story, list[Item]]]:
     videos = []
     for i, seconds in enumerate(lengths):
         story_seed = int(rng.integers(2**31))
-        story = tell(domains[i % len(domains)], int(seconds), story_seed)
-        questions = _choose_questions(story, split.questions, filled, rng)
-        file = f"{name}_{i:03d}.mp4"
-        videos.append((story, [Item(file, story.domain.name, story_seed, int(seconds), in_words(story, q), q) for q in questions]))
+        story = tell(domains[i % len(domains)], int(seconds), story_seed, StoryConfig(stretch=split.stretch))
+        kinds = [BENCH_KINDS[(i + n) % len(BENCH_KINDS)] for n in range(split.questions)]
+        questions = _choose_questions(story, kinds, filled, rng) if not split.absent else _absent_questions(story, kinds, rng)
+        about = f"{name}_{i:03d}.mp4", story.domain.name, story_seed, int(seconds)
+        videos.append((story, [Item(*about, in_words(story, q), q, split.stretch) for q in questions]))
     return videos
 
 
-def _choose_questions(story: Story, count: int, filled: np.ndarray, rng: np.random.Generator) -> list[Question]:
-    """Questions of all types in turn, each the best of several draws for an even spread of positions. Updates `filled`."""
+def _absent_questions(story: Story, kinds: Sequence[tuple[str, ...]], rng: np.random.Generator) -> list[Question]:
+    """Questions without an answer in this story."""
+    drawn = [ask_absent(story, choice[0], rng) for choice in kinds]
+    return [q for q in drawn if q is not None]
+
+
+def _choose_questions(
+    story: Story, kinds: Sequence[tuple[str, ...]], filled: np.ndarray, rng: np.random.Generator
+) -> list[Question]:
+    """One question for each entry of `kinds`, each the best of several draws for an even spread of positions. Updates `filled`.
+
+    An entry lists kinds in order of preference; the first one that the story still offers is taken.
+    """
     chosen: list[Question] = []
-    for kind in (BENCH_KINDS[i % len(BENCH_KINDS)] for i in range(count)):
-        drawn = [q for q in (ask(story, kind, rng) for _ in range(12)) if q is not None and q not in chosen]
+    for choice in kinds:
+        draws = ([q for q in (ask(story, kind, rng) for _ in range(12)) if q is not None and q not in chosen] for kind in choice)
+        drawn = next((found for found in draws if found), [])
         fresh = [q for q in drawn if all((q.start_s, q.end_s) != (c.start_s, c.end_s) for c in chosen)] or drawn
         if not fresh:
             continue
@@ -460,12 +495,12 @@ def check(name: str, seed: int | None = None, root: Path | None = None) -> dict[
     stories = {item.video: story_of(item) for item in items}
     for item in items:
         story, q = stories[item.video], item.question
-        found = solve(story, q.kind, q.path[0], q.word, q.effect)
-        if found != [(q.start_s, q.end_s)]:
+        found = solve(story, q.kind, q.path[0] if q.path else None, q.word, q.effect, q.other)
+        if found != ([] if q.absent else [(q.start_s, q.end_s)]):
             raise UserError(
                 f"{item.video}: {item.text!r} has the answers {found}, expected only [{q.start_s}, {q.end_s}]; build the split again"
             )
-        if not q.window_start_s <= q.start_s < q.end_s <= q.window_end_s:
+        if not q.absent and not q.window_start_s <= q.start_s < q.end_s <= q.window_end_s:
             raise UserError(f"{item.video}: the target of {item.text!r} does not lie in its window")
     for video, story in stories.items():
         _check_file(folder / video, story)

@@ -16,13 +16,15 @@ from functools import cached_property
 import numpy as np
 
 from timescope_lite.common import UserError
-from timescope_lite.world.domain import COLOURS, EFFECTS, NUM_ACTIVITIES, NUM_PLACES, NUM_TRACKS, VERBS, Domain
+from timescope_lite.world.domain import COLOURS, LASTING, NUM_ACTIVITIES, NUM_PLACES, NUM_TRACKS, VERBS, Domain
 from timescope_lite.world.story import Story
 from timescope_lite.world.tasks import TEMPLATES, Question
 
 SPECIALS = ("<pad>", "<think>", "<direct>", "<so>", "<window>", "<answer>", "<absent>")
 PAD, THINK, DIRECT, SO, WINDOW, ANSWER, ABSENT = range(len(SPECIALS))
-STOP_WORDS = frozenset("a an the does do is are there of in at to from on we it what find follow moment me show".split())
+STOP_WORDS = frozenset(
+    "a an the does do did is are there of in at to from on we it they what find follow moment me show for bring same person right next time string".split()
+)
 # Surface forms that mean a known word.
 SYNONYMS = {"darkness": "dark", "signs": "sign", "fires": "fire", "alarms": "alarm", "floods": "flood"}
 NUM_SECONDS = 8192  # codes of the clock: more than two hours at 1 frame per second
@@ -62,7 +64,7 @@ class Vocabulary:
         """The phrases that questions and reasoning about these domains need."""
         domains = list(domains)
         found = dict.fromkeys(word for texts in TEMPLATES.values() for text in texts for word in plain_words(re.sub(r"\{.\}", " ", text)))
-        found |= dict.fromkeys(EFFECTS)
+        found |= dict.fromkeys(LASTING)
         for domain in domains:
             found |= dict.fromkeys(domain.place(i) for i in range(NUM_PLACES))
             found |= dict.fromkeys(domain.activity(w) for w in range(NUM_TRACKS * NUM_ACTIVITIES))
@@ -165,7 +167,7 @@ class DomainTokens:
         return cls(
             place=np.array([ids[domain.place(i)] for i in range(NUM_PLACES)]),
             activity=np.array([ids[domain.activity(w)] for w in range(NUM_TRACKS * NUM_ACTIVITIES)]),
-            effect=np.array([PAD] + [ids[effect] for effect in EFFECTS]),
+            effect=np.array([PAD] + [ids[effect] for effect in LASTING]),
         )
 
 
@@ -188,14 +190,18 @@ class Writer:
     def question(self, story: Story, question: Question) -> list[int]:
         """Token ids of a drawn question: the same as `vocabulary.encode(in_words(story, question))`, without the string."""
         tokens = self.tokens[story.domain.name]
-        fill = {"{A}": tokens.activity[question.word], "{P}": tokens.place[question.path[0]], "{E}": tokens.effect[question.effect]}
+        what = {name: tokens.activity[word] for name, word in (("{A}", question.word), ("{B}", question.other)) if word >= 0}
+        named = {"{P}": tokens.place[question.path[0]]} if question.path else {}
+        fill = what | named | {"{D}": what.get("{A}"), "{E}": tokens.effect[question.effect]}
         return [int(fill[t]) if isinstance(t, str) else t for t in self.templates[question.kind][question.template_idx]]
 
     def chain(self, story: Story, question: Question) -> list[int]:
-        """The reasoning: what to look for, then the places one visits on the way, then <so>."""
+        """The reasoning: the places that one visits on the way, what to look for there, then <so>. Where the evidence is absent, <so> alone."""
+        if question.absent:
+            return [SO]
         tokens = self.tokens[story.domain.name]
-        what = [int(tokens.activity[question.word])] if question.word >= 0 else []
-        return [*what, *(int(tokens.place[p]) for p in question.path), SO]
+        what = [int(tokens.activity[word]) for word in (question.word, question.other) if word >= 0]
+        return [*(int(tokens.place[p]) for p in question.path), *what, SO]
 
     def interval(self, start_s: float, end_s: float, clock: int) -> list[int]:
         """An interval [start_s, end_s) as two time codes: its first and its last second on a clock that shows `clock` when the video starts."""

@@ -253,9 +253,9 @@ class Trainer:
 class FramePhase:
     """Pre-training of the frame encoder on single pictures: what is in this picture?"""
 
-    stories: int = 750
+    stories: int = 1280
     frames_per_story: int = 48
-    steps: int = 1000
+    steps: int = 1600
     batch: int = 256
     lr: float = 2e-3
 
@@ -394,7 +394,7 @@ def pretrain_frames(
 ) -> FrameEncoder:
     """Train a frame encoder to name everything in a picture, then fix the scale of its features. Deterministic for a seed on one device type."""
     torch.manual_seed(seed)
-    encoder = FrameEncoder(dataclasses.replace(config, fields=Symbols(domains).sizes))
+    encoder = FrameEncoder(dataclasses.replace(config, fields=Symbols(domains).sizes)).to(memory_format=torch.channels_last)
     pixels, classes = picture_pool(domains, phase, seed)
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=phase.lr, weight_decay=0.01)
     rng, started = np.random.default_rng((seed, 18)), time.time()

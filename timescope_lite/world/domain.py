@@ -1,14 +1,16 @@
 """Domains of Tiny Town: what a TOML file of `domains/` says, checked, and the numbering that every other part relies on.
 
-A domain is data: places, four roles (one per track) with 4 verbs x 4 objects each, and a rule from a cause to each effect. Nothing here is code.
+A domain is data: places, four roles (one per track) with 4 verbs x 4 objects each, a rule from a cause to each direct effect, and a plan that says
+what each preparation is for. What follows from an effect elsewhere (`SIGNALS`) is the same in every domain.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ from timescope_lite.world.art import ICONS
 COLOURS = ("red", "blue", "gold", "green", "pink", "grey")
 VERBS = ("lift", "kick", "hold", "drop", "throw", "push", "pull", "shake")
 EFFECTS = ("flood", "alarm", "smoke", "dark", "crowd", "fire")
+DIRECT = ("flood", "smoke", "dark", "fire")  # effects that an activity in the same chapter brings about
+PREPARATIONS = ("bunting", "lights", "carpet", "fence")  # what stands in a chapter for an activity that is still to come there
+LASTING = EFFECTS + PREPARATIONS  # column EFFECT of a state row: 0 for nothing, else 1 + the index in here
 NUM_TRACKS = 4
 NUM_NOUNS = 24
 NUM_PLACES = len(COLOURS) * NUM_NOUNS
@@ -26,7 +31,7 @@ NUM_ACTIVITIES = 16  # per role: 4 verbs x 4 objects
 PLACE, SIGN, EFFECT, TRACK0 = 0, 1, 2, 3
 NUM_FIELDS = TRACK0 + NUM_TRACKS
 # How many values each column can take: what the frame encoder learns to name.
-FIELD_SIZES = (NUM_PLACES, NUM_PLACES, 1 + len(EFFECTS)) + (1 + NUM_ACTIVITIES,) * NUM_TRACKS
+FIELD_SIZES = (NUM_PLACES, NUM_PLACES, 1 + len(LASTING)) + (1 + NUM_ACTIVITIES,) * NUM_TRACKS
 
 
 @dataclass(frozen=True)
@@ -46,11 +51,36 @@ class Role:
 
 @dataclass(frozen=True)
 class Rule:
-    """A lasting effect and the activity that brings it about; `because` says it in plain words."""
+    """A direct effect and the activity that brings it about; `because` says it in plain words."""
 
     effect: str
     cause: str
     because: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A preparation and the activity that it stands there for; `because` says it in plain words."""
+
+    preparation: str
+    purpose: str
+    because: str
+
+
+@dataclass(frozen=True)
+class Signal:
+    """An effect that follows from one of the effects `of` at another place: the one that the sign hanging here names."""
+
+    effect: str
+    of: tuple[str, ...]
+    because: str
+
+
+# A direct effect is explained in one hop, an alarm in two, a crowd in three.
+SIGNALS = (
+    Signal("alarm", of=DIRECT, because="the wire of the siren runs to the place on the sign, where something is wrong"),
+    Signal("crowd", of=("alarm",), because="people gather and hurry to where the sign points, because an alarm sounds there"),
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +94,7 @@ class Domain:
     places: tuple[str, ...]
     cast: tuple[Role, ...]
     rules: tuple[Rule, ...]
+    plans: tuple[Plan, ...]
 
     def place(self, place_idx: int) -> str:
         """`red mill` for a place index in 0..143."""
@@ -75,24 +106,40 @@ class Domain:
         track, number = divmod(int(word), NUM_ACTIVITIES)
         return self.cast[track].activity(number + 1)
 
-    def cause_word(self, effect_number: int) -> int:
-        """The activity word 0..63 that causes effect 1..6."""
-        return self._causes[effect_number - 1]
+    def cause_word(self, lasting_number: int) -> int:
+        """The activity word 0..63 behind lasting number 1..10: what brought a direct effect about, or what a preparation is for.
 
-    @property
-    def _causes(self) -> list[int]:
+        Raises UserError for an alarm or a crowd, which follow from another effect, and for a number out of range.
+        """
+        word = self._words_behind[lasting_number - 1] if 1 <= lasting_number <= len(LASTING) else -1
+        if word < 0:
+            raise UserError(_no_activity_behind(lasting_number))
+        return word
+
+    @cached_property
+    def _words_behind(self) -> tuple[int, ...]:
+        """Activity word of each of LASTING, -1 for what follows from another effect."""
         words = {self.activity(word): word for word in range(NUM_TRACKS * NUM_ACTIVITIES)}
-        by_effect = {rule.effect: words[rule.cause] for rule in self.rules}
-        return [by_effect[effect] for effect in EFFECTS]
+        behind = {rule.effect: words[rule.cause] for rule in self.rules}
+        behind |= {plan.preparation: words[plan.purpose] for plan in self.plans}
+        return tuple(behind.get(lasting, -1) for lasting in LASTING)
+
+
+def _no_activity_behind(lasting_number: int) -> str:
+    if not 1 <= lasting_number <= len(LASTING):
+        return f"{lasting_number} is the number of no effect or preparation; expected 1..{len(LASTING)}: {', '.join(LASTING)}"
+    signal = next(signal for signal in SIGNALS if signal.effect == LASTING[lasting_number - 1])
+    return f"no activity brings the {signal.effect} about: it follows from {' or '.join(signal.of)} at the place on the sign"
 
 
 def parse_domain(table: dict[str, Any], family: str, where: str) -> Domain:
     """A checked Domain from a parsed TOML table. Raises UserError naming `where`, the key, what was expected."""
     cast = tuple(_parse_role(entry, where) for entry in table.get("cast", []))
     rules = tuple(from_mapping(Rule, entry, f"{where}, rule") for entry in table.get("rule", []))
-    rest = {key: value for key, value in table.items() if key not in {"cast", "rule"}}
+    plans = tuple(from_mapping(Plan, entry, f"{where}, plan") for entry in table.get("plan", []))
+    rest = {key: value for key, value in table.items() if key not in {"cast", "rule", "plan"}}
     rest["places"] = tuple(rest.get("places", ()))
-    domain = from_mapping(Domain, rest | {"family": family, "cast": cast, "rules": rules}, where)
+    domain = from_mapping(Domain, rest | {"family": family, "cast": cast, "rules": rules, "plans": plans}, where)
     _check(domain, where)
     return domain
 
@@ -120,15 +167,37 @@ def _check(domain: Domain, where: str) -> None:
             f"names an object that nobody has drawn: {next((n for n in objects if n not in ICONS), None)!r}",
         ),
         (all(noun.isalpha() and len(noun) <= 4 for noun in domain.places), "has a place longer than 4 letters: a sign has room for 10"),
-        (sorted(rule.effect for rule in domain.rules) == sorted(EFFECTS), f"needs one rule for each effect: {', '.join(EFFECTS)}"),
+        (
+            sorted(rule.effect for rule in domain.rules) == sorted(DIRECT),
+            f"needs one rule for each direct effect ({', '.join(DIRECT)}), has {_listed(rule.effect for rule in domain.rules)}",
+        ),
+        (
+            sorted(plan.preparation for plan in domain.plans) == sorted(PREPARATIONS),
+            f"needs one plan for each preparation ({', '.join(PREPARATIONS)}), has {_listed(plan.preparation for plan in domain.plans)}",
+        ),
     )
     for holds, complaint in expected:
         if not holds:
             raise UserError(f"{where}: domain {domain.name!r} {complaint}")
-    activities = {domain.activity(word) for word in range(NUM_TRACKS * NUM_ACTIVITIES)}
-    for rule in domain.rules:
-        if rule.cause not in activities:
-            raise UserError(f"{where}: the cause {rule.cause!r} of {rule.effect!r} is no activity of this cast; write 'role verb object'")
+    _check_activities(domain, where)
+
+
+def _check_activities(domain: Domain, where: str) -> None:
+    """What rules and plans name must be activities of this cast, each named once: else a question had two answers."""
+    known = {domain.activity(word) for word in range(NUM_TRACKS * NUM_ACTIVITIES)}
+    named = [("cause", rule.cause, rule.effect) for rule in domain.rules]
+    named += [("purpose", plan.purpose, plan.preparation) for plan in domain.plans]
+    users: dict[str, str] = {}
+    for kind, activity, lasting in named:
+        if activity not in known:
+            raise UserError(f"{where}: the {kind} {activity!r} of {lasting!r} is no activity of this cast; write 'role verb object'")
+        if activity in users:
+            raise UserError(f"{where}: {activity!r} stands behind {users[activity]!r} and {lasting!r}; give each an activity of its own")
+        users[activity] = lasting
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
 
 
 def _first_repeated(names: list[str]) -> str | None:
@@ -136,14 +205,21 @@ def _first_repeated(names: list[str]) -> str | None:
 
 
 def read_family(path: Path) -> list[Domain]:
-    """All domains of one TOML file; UserError names file and line where it does not parse."""
+    """All domains of one TOML file; its `places` serve every domain that lists none of its own.
+
+    Raises UserError naming the file, and the line where it does not parse, or the domain and key where it says something else than expected.
+    """
+    path = Path(path)
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path.name}: not valid TOML: {error}") from None
-    return [
-        parse_domain(entry, table.get("family", path.stem), f"{path.name}, {entry.get('name', '?')}") for entry in table.get("domain", [])
-    ]
+    known = ("family", "places", "domain")
+    unknown = sorted(set(table) - set(known))
+    if unknown:
+        raise UserError(f"{path.name}: unknown key {unknown[0]!r} at the top of the file; expected one of {', '.join(known)}")
+    shared, family = {"places": table.get("places", ())}, table.get("family", path.stem)
+    return [parse_domain(shared | entry, family, f"{path.name}, {entry.get('name', '?')}") for entry in table.get("domain", [])]
 
 
 @cache

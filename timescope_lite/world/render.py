@@ -15,7 +15,7 @@ import numpy as np
 from timescope_lite.common import UserError
 from timescope_lite.world import art
 from timescope_lite.world.art import COLOUR_RGB, CREAM, INK, PALETTE, Canvas, Rgb, mix, rgb
-from timescope_lite.world.domain import COLOURS, EFFECT, EFFECTS, FIELD_SIZES, NUM_FIELDS, NUM_NOUNS, PLACE, SIGN, TRACK0, Domain
+from timescope_lite.world.domain import COLOURS, EFFECT, FIELD_SIZES, LASTING, NUM_FIELDS, NUM_NOUNS, PLACE, SIGN, TRACK0, Domain
 
 SIZE = 128
 SCENE_TOP, PLATE_TOP = 18, 110  # first rows of the scene and of the plate
@@ -30,7 +30,7 @@ _SKYLINES = {
     "nature": ("fir", "oak", "hill", "bush"),
 }
 _NIGHT, _WATER, _SMOKE = rgb("#171b40"), rgb("#2f7fd0"), rgb("#77757d")
-_LOUD, _GLOW = rgb("#ff2a1a"), rgb("#ff9a3c")
+_LOUD, _GLOW, _CARPET = rgb("#ff2a1a"), rgb("#ff9a3c"), rgb("#a01f35")
 # How an effect colours the light: percent, colour, down to which row of the scene.
 _WASHES = {"alarm": (45, _LOUD, SCENE_H), "smoke": (45, _SMOKE, SCENE_H), "fire": (45, _GLOW, _LEDGE)}
 
@@ -84,17 +84,17 @@ def _check_states(states: np.ndarray, times_s: np.ndarray) -> None:
 
 def _compose(frame: np.ndarray, domain: Domain, row: list[int], step: int) -> None:
     colour, noun = _place_words(domain, row[PLACE])
-    effect = "" if row[EFFECT] == 0 else EFFECTS[row[EFFECT] - 1]
+    lasting = "" if row[EFFECT] == 0 else LASTING[row[EFFECT] - 1]
     frame[:SCENE_TOP] = _sign(*_place_words(domain, row[SIGN]), domain.sky)
-    frame[SCENE_TOP:PLATE_TOP] = _scene(domain.family, domain.sky, domain.ground, colour, noun, effect, step if effect else 0)
+    frame[SCENE_TOP:PLATE_TOP] = _scene(domain.family, domain.sky, domain.ground, colour, noun, lasting, step if lasting else 0)
     frame[PLATE_TOP:] = _plate(colour, noun)
     pixels = frame.reshape(-1, 3)
     for track, role in enumerate(domain.cast):
         verb_idx, object_idx = divmod(row[TRACK0 + track] - 1, 4)
         doing = ("idle", "") if row[TRACK0 + track] == 0 else (role.verbs[verb_idx], role.objects[object_idx])
         where, colours = _figure(track, role.colour, *doing, (step + 2 * track) % art.STEPS)
-        pixels[where] = _blend(colours, _NIGHT, 45) if effect == "dark" else colours
-    if effect == "flood":
+        pixels[where] = _blend(colours, _NIGHT, 45) if lasting == "dark" else colours
+    if lasting == "flood":
         under = frame[WATER_TOP:PLATE_TOP]
         under[:] = (under + _water(step)) >> 1
 
@@ -154,15 +154,15 @@ def _blend(picture: np.ndarray, colour: Rgb, percent: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=512)
-def _scene(family: str, sky: str, ground: str, colour: str, noun: str, effect: str, step: int) -> np.ndarray:
-    """What lies behind the people (92, 128, 3): the backdrop of a place in the light of the effect, and the effect itself."""
+def _scene(family: str, sky: str, ground: str, colour: str, noun: str, lasting: str, step: int) -> np.ndarray:
+    """What lies behind the people (92, 128, 3): the backdrop of a place, in the light of the effect, and what lasts there."""
     canvas = Canvas(SCENE_H, SIZE)
-    canvas.rgb[:] = _backdrop(family, sky, ground, colour, noun, effect == "dark")
-    if effect in _WASHES:
-        percent, light, rows = _WASHES[effect]
-        canvas.rgb[:rows] = _blend(canvas.rgb[:rows], light, percent - 18 * (effect == "alarm" and step % 2))
-    if effect:
-        drawn = _effect(effect, step)
+    canvas.rgb[:] = _backdrop(family, sky, ground, colour, noun, lasting == "dark")
+    if lasting in _WASHES:
+        percent, light, rows = _WASHES[lasting]
+        canvas.rgb[:rows] = _blend(canvas.rgb[:rows], light, percent - 18 * (lasting == "alarm" and step % 2))
+    if lasting:
+        drawn = _lasting(lasting, step)
         canvas.stamp(drawn.rgb, drawn.mask, 0, 0)
     return canvas.rgb
 
@@ -178,10 +178,11 @@ def _backdrop(family: str, sky: str, ground: str, colour: str, noun: str, dark: 
     return canvas.rgb
 
 
-@lru_cache(maxsize=len(EFFECTS) * art.STEPS)
-def _effect(effect: str, step: int) -> Canvas:
+@lru_cache(maxsize=len(LASTING) * art.STEPS)
+def _lasting(name: str, step: int) -> Canvas:
+    """An effect or a preparation, drawn on nothing."""
     canvas = Canvas(SCENE_H, SIZE)
-    _EFFECTS[effect](canvas, step)
+    _LASTING[name](canvas, step)
     return canvas
 
 
@@ -296,4 +297,60 @@ def _draw_fire(canvas: Canvas, step: int) -> None:
                 canvas.dot((x + lean, _FLOOR - height * size * k // 80), max(size * (6 - k) // 6, 2), colour)
 
 
-_EFFECTS = {"flood": _draw_flood, "alarm": _draw_alarm, "smoke": _draw_smoke, "dark": _draw_dark, "crowd": _draw_crowd, "fire": _draw_fire}
+def _draw_bunting(canvas: Canvas, step: int) -> None:
+    """Pennants on a line across the sky; the wind swings their tips."""
+    for i in range(9):
+        x, top, colour = i * 16, 3 + _sag(i), PALETTE["rybgv"[i % 5]]
+        for k in range(6):
+            lean = (0, 1, 1, 0, -1)[(step + i) % art.STEPS] * k // 3
+            canvas.box(x - 6 + k + lean, top + 2 * k, 12 - 2 * k, 2, colour)
+    canvas.outline(CREAM)
+    for i in range(8):
+        canvas.line((i * 16, 3 + _sag(i)), (i * 16 + 16, 3 + _sag(i + 1)), 2, INK)
+
+
+def _draw_lights(canvas: Canvas, step: int) -> None:
+    """A string of round lamps; every fifth is a little brighter than the rest."""
+    for i in range(8):
+        canvas.line((i * 16, 8 + 2 * _sag(i)), (i * 16 + 16, 8 + 2 * _sag(i + 1)), 2, INK)
+    for i in range(9):
+        x, y = i * 16, 14 + 2 * _sag(i)
+        canvas.dot((x, y), 12, PALETTE["o"])
+        canvas.dot((x, y), 9, PALETTE["y"])
+        canvas.dot((x, y), 5 + 2 * ((step + i) % art.STEPS == 0), CREAM)
+
+
+def _sag(i: int) -> int:
+    """How far a line that hangs from both edges and the middle of the picture has sunk, at the i-th of its 8 steps."""
+    return (0, 3, 4, 3)[i % 4]
+
+
+def _draw_carpet(canvas: Canvas, step: int) -> None:
+    """A red carpet with golden edges on the ground of the lower people."""
+    canvas.box(0, 76, SIZE, SCENE_H - 76, PALETTE["y"])
+    canvas.box(0, 78, SIZE, SCENE_H - 80, _CARPET)
+    for i in range(9):
+        canvas.box(i * 16 - 1, 83, 4, 4, PALETTE["y"])
+
+
+def _draw_fence(canvas: Canvas, step: int) -> None:
+    """White pickets along the terrace."""
+    for y in (31, 39):
+        canvas.box(0, y, SIZE, 3, CREAM)
+    for i in range(13):
+        canvas.line((i * 10 + 1, 28), (i * 10 + 1, 44), 5, CREAM)
+    canvas.outline()
+
+
+_LASTING = {
+    "flood": _draw_flood,
+    "alarm": _draw_alarm,
+    "smoke": _draw_smoke,
+    "dark": _draw_dark,
+    "crowd": _draw_crowd,
+    "fire": _draw_fire,
+    "bunting": _draw_bunting,
+    "lights": _draw_lights,
+    "carpet": _draw_carpet,
+    "fence": _draw_fence,
+}

@@ -1,4 +1,4 @@
-"""Stories of Tiny Town: chapters with lasting cues, four tracks of short activities, and effects that follow from their causes.
+"""Stories of Tiny Town: chapters with lasting cues, four tracks of short activities, effects that follow from their causes and preparations for what will come.
 
 One story is one row of symbols per second (`Story.states`) plus the exact intervals behind them: exact truth about *why* something happened exists
 for no video that one can download. Vectorised, because training draws a new story for every step.
@@ -13,24 +13,31 @@ import numpy as np
 
 from timescope_lite.common import UserError
 from timescope_lite.world.domain import (
+    DIRECT,
     EFFECT,
-    EFFECTS,
+    LASTING,
     NUM_ACTIVITIES,
     NUM_FIELDS,
     NUM_PLACES,
     NUM_TRACKS,
     PLACE,
+    PREPARATIONS,
     SIGN,
     TRACK0,
     Domain,
 )
+
+ALARM, CROWD = LASTING.index("alarm") + 1, LASTING.index("crowd") + 1
+DIRECT_NUMBERS = tuple(LASTING.index(name) + 1 for name in DIRECT)
+PREPARATION_NUMBERS = tuple(LASTING.index(name) + 1 for name in PREPARATIONS)
 
 
 @dataclass(frozen=True)
 class StoryConfig:
     """The dials of the world, in seconds; ranges are inclusive. docs/LOG.md says how each was chosen.
 
-    `stretch` multiplies the chapter lengths (a video twice as long with chapters stretched alike keeps their number).
+    `stretch` multiplies the chapter lengths (a video twice as long with chapters stretched alike keeps their number); `delay_s` passes between a cause
+    and its effect.
     """
 
     activity_s: tuple[int, int] = (2, 5)
@@ -38,6 +45,7 @@ class StoryConfig:
     chapter_s: tuple[int, int] = (20, 40)
     stretch: float = 1.0
     tracks: int = NUM_TRACKS
+    delay_s: tuple[int, int] = (0, 3)
 
     def chapter_range(self, num_seconds: int) -> tuple[int, int]:
         """Shortest and longest chapter for a video of this length: short clips get short chapters, so that they hold rivals too."""
@@ -52,8 +60,9 @@ class StoryConfig:
 class Story:
     """One video as symbols. Chapters and events are parallel arrays; intervals are [start, end) in whole seconds.
 
-    states (T, 7) int16: place, sign, effect, track0..3 (see docs/architecture.md). `sign_to[c]` is the chapter that the sign of chapter c names.
-    `event_unique[i]`: the activity happens once in its chapter and lies fully inside it, so a question about it has one answer.
+    states (T, 7) int16: place, sign, effect, track0..3 (see docs/architecture.md). `sign_to[c]` is the chapter that the sign of chapter c names. `effect[c]` is
+    what lasts there (0 nothing, else a number of LASTING) from `effect_start[c]` to the chapter's end; `cause_event[c]` is the event behind it, -1 for an alarm
+    or a crowd, whose reason is the effect at the place on the sign. `event_unique[i]`: the activity happens once in its chapter and lies fully inside it.
     """
 
     domain: Domain
@@ -64,6 +73,7 @@ class Story:
     place: np.ndarray
     sign_to: np.ndarray
     effect: np.ndarray
+    effect_start: np.ndarray
     cause_event: np.ndarray
     event_start: np.ndarray
     event_end: np.ndarray
@@ -101,8 +111,8 @@ def tell(domain: Domain, num_seconds: int, seed: int | tuple[int, ...], config: 
         np.concatenate([t[1] for t in tracks]),
         np.concatenate([t[2] + NUM_ACTIVITIES * k for k, t in enumerate(tracks)]),
     )
-    effect, cause = _place_effects(domain, events, start, end, chapter_of, rng)
-    states = _paint(num_seconds, place, sign_to, chapter_of, effect, cause, events, end)
+    cues = _place_cues(domain, events, _Chapters(start, end, chapter_of), sign_to, config, rng)
+    states = _paint(place, sign_to, chapter_of, cues, events, end)
     unique = _unique_in_chapter(events, chapter_of, len(start), num_seconds)
     whole = events.end <= num_seconds
     remap = np.cumsum(whole) - 1
@@ -114,8 +124,9 @@ def tell(domain: Domain, num_seconds: int, seed: int | tuple[int, ...], config: 
         chapter_end=end,
         place=place,
         sign_to=sign_to,
-        effect=effect,
-        cause_event=np.where(cause >= 0, remap[cause], -1),
+        effect=cues.effect,
+        effect_start=cues.start,
+        cause_event=np.where(cues.event >= 0, remap[cues.event], -1),
         event_start=events.start[whole],
         event_end=events.end[whole],
         event_word=events.word[whole],
@@ -168,30 +179,90 @@ def _track(num_seconds: int, config: StoryConfig, rng: np.random.Generator) -> t
     return start[began], end[began], activity[began]
 
 
-def _place_effects(
-    domain: Domain, events: _Events, start: np.ndarray, end: np.ndarray, chapter_of: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Give up to half of the chapters (at least three) an effect, and turn an early activity there into its cause.
+@dataclass
+class _Chapters:
+    """Where the chapters lie while the story is being told: starts and ends (n,), and the chapter of every second (T,)."""
 
-    Returns per chapter the effect (0 none, 1..6) and the index of the causing event (-1 none). Edits `events.word` in place.
+    start: np.ndarray
+    end: np.ndarray
+    of: np.ndarray
+
+
+@dataclass
+class _Cues:
+    """What lasts in each chapter: its number in LASTING (0 nothing), the event behind it (-1 none), the second from which it shows."""
+
+    effect: np.ndarray
+    event: np.ndarray
+    start: np.ndarray
+
+
+def _place_cues(
+    domain: Domain, events: _Events, chapters: _Chapters, sign_to: np.ndarray, config: StoryConfig, rng: np.random.Generator
+) -> _Cues:
+    """Give about two thirds of the chapters (at least three) something that lasts. Edits `events.word`: a cause or a purpose happens once in its chapter.
+
+    First a relay, where the signs offer one: an effect at A, later the alarm where the sign names A, later the crowd where the sign names the alarm.
     """
-    n, num_seconds = len(start), len(chapter_of)
-    effect, cause = np.zeros(n, dtype=np.int64), np.full(n, -1)
-    inside = events.end <= num_seconds
-    chapter = chapter_of[events.start]
-    inside &= chapter_of[np.minimum(events.end, num_seconds) - 1] == chapter
-    early = inside & (events.end <= start[chapter] + 0.7 * (end[chapter] - start[chapter]))
-    for number in rng.permutation(len(EFFECTS))[: max(3, n // 2)] + 1:
-        word = domain.cause_word(int(number))
-        on_track = events.word // NUM_ACTIVITIES == word // NUM_ACTIVITIES
-        fits = np.flatnonzero(on_track & early & (effect[chapter] == 0))
-        if len(fits) == 0:
-            continue
-        event = int(fits[rng.integers(len(fits))])
-        where = chapter[event]
-        _make_only(events, event, word, on_track & (events.start < end[where]) & (events.end > start[where]), rng)
-        effect[where], cause[where] = number, event
-    return effect, cause
+    n = len(chapters.start)
+    cues = _Cues(np.zeros(n, dtype=np.int64), np.full(n, -1), chapters.start.copy())
+    local = rng.permutation(DIRECT_NUMBERS + PREPARATION_NUMBERS).tolist()
+    relay = _relay(sign_to, rng)
+    if relay:
+        first = next(number for number in local if number in DIRECT_NUMBERS)
+        if _place_cue(domain, first, events, chapters, cues, config, rng, only=relay[-1]):
+            local.remove(first)
+            cues.effect[list(relay[:-1])] = (CROWD, ALARM)[-len(relay) + 1 :]
+    for number in local:
+        if np.count_nonzero(cues.effect) >= max(3, 2 * n // 3):
+            break
+        _place_cue(domain, number, events, chapters, cues, config, rng)
+    return cues
+
+
+def _relay(sign_to: np.ndarray, rng: np.random.Generator) -> tuple[int, ...]:
+    """Chapters (Y, X, A), or (X, A), or none: the sign of each names the next one, and each comes later in the video than the next one."""
+    later = np.flatnonzero(np.arange(len(sign_to)) > sign_to)
+    longest = later[sign_to[later] > sign_to[sign_to[later]]]
+    chosen = longest if len(longest) else later
+    if len(chosen) == 0:
+        return ()
+    top = int(chosen[rng.integers(len(chosen))])
+    below = int(sign_to[top])
+    return (top, below, int(sign_to[below])) if len(longest) else (top, below)
+
+
+def _place_cue(
+    domain: Domain,
+    number: int,
+    events: _Events,
+    chapters: _Chapters,
+    cues: _Cues,
+    config: StoryConfig,
+    rng: np.random.Generator,
+    only: int | None = None,
+) -> bool:
+    """Turn an activity of a free chapter (or of chapter `only`) into the cause of an effect, or the purpose of a preparation; False if none fits."""
+    word, prepared = domain.cause_word(number), number in PREPARATION_NUMBERS
+    chapter, inside = chapters.of[events.start], events.end <= len(chapters.of)
+    inside &= chapters.of[np.minimum(events.end, len(chapters.of)) - 1] == chapter
+    length = chapters.end[chapter] - chapters.start[chapter]
+    in_time = (
+        events.start >= chapters.start[chapter] + 0.3 * length if prepared else events.end <= chapters.start[chapter] + 0.7 * length
+    )
+    on_track = events.word // NUM_ACTIVITIES == word // NUM_ACTIVITIES
+    fits = np.flatnonzero(on_track & inside & in_time & (cues.effect[chapter] == 0) & ((only is None) | (chapter == only)))
+    if len(fits) == 0:
+        return False
+    event = int(fits[rng.integers(len(fits))])
+    where = chapter[event]
+    in_chapter = on_track & (events.start < chapters.end[where]) & (events.end > chapters.start[where])
+    _make_only(events, event, word, in_chapter, rng)
+    cues.effect[where], cues.event[where] = number, event
+    if not prepared:
+        low, high = config.delay_s
+        cues.start[where] = min(events.end[event] + rng.integers(low, high + 1), chapters.end[where] - 2)
+    return True
 
 
 def _make_only(events: _Events, event: int, word: int, in_chapter: np.ndarray, rng: np.random.Generator) -> None:
@@ -207,21 +278,15 @@ def _make_only(events: _Events, event: int, word: int, in_chapter: np.ndarray, r
 
 
 def _paint(
-    num_seconds: int,
-    place: np.ndarray,
-    sign_to: np.ndarray,
-    chapter_of: np.ndarray,
-    effect: np.ndarray,
-    cause: np.ndarray,
-    events: _Events,
-    chapter_end: np.ndarray,
+    place: np.ndarray, sign_to: np.ndarray, chapter_of: np.ndarray, cues: _Cues, events: _Events, chapter_end: np.ndarray
 ) -> np.ndarray:
     """The state rows (T, 7): what one sees in every second."""
+    num_seconds = len(chapter_of)
     states = np.zeros((num_seconds, NUM_FIELDS), dtype=np.int16)
     states[:, PLACE] = place[chapter_of]
     states[:, SIGN] = place[sign_to[chapter_of]]
-    for chapter in np.flatnonzero(effect):
-        states[events.end[cause[chapter]] : chapter_end[chapter], EFFECT] = effect[chapter]
+    for chapter in np.flatnonzero(cues.effect):
+        states[cues.start[chapter] : chapter_end[chapter], EFFECT] = cues.effect[chapter]
     for track in range(NUM_TRACKS):
         mine = np.flatnonzero(events.word // NUM_ACTIVITIES == track)
         lengths = events.end[mine] - events.start[mine]
