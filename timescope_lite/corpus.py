@@ -145,26 +145,52 @@ class PixelSource:
 class CachedSource:
     """A pool of stories per video length whose features are computed when first drawn and then kept (float16): the encoder is frozen, so once is enough.
 
-    The questions about a story are new each time. `frames` bounds the pool of every length.
+    The questions about a story are new each time. `frames` bounds the pool of every length. With a `folder` the features lie in files there, which
+    several trainings may share: each writes the same numbers.
     """
 
-    def __init__(self, source: PixelSource, seed: int, frames: int = 120_000) -> None:
-        self.source, self.seed, self.frames = source, seed, frames
+    def __init__(self, source: PixelSource, seed: int, frames: int = 80_000, folder: Path | None = None) -> None:
+        self.source, self.seed, self.frames, self.folder = source, seed, frames, folder
         self.width = source.width
-        self._kept: dict[tuple[int, int], tuple[Story, Tensor]] = {}
+        self._stories: dict[tuple[int, int], Story] = {}
+        self._pools: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def draw(self, domains: Sequence[Domain], num_seconds: int, seed: tuple[int, ...], config: StoryConfig) -> tuple[Story, Tensor]:
         """A story of the pool and its features (F, K, width)."""
-        number = int(np.random.default_rng(seed).integers(max(1, self.frames // num_seconds)))
-        key = (num_seconds, number)
-        if key not in self._kept:
-            story, features = self.source.draw(domains, num_seconds, (self.seed, *key), config)
-            self._kept[key] = story, features.half()
-        story, features = self._kept[key]
-        return story, features.float()
+        features, known = self._pool(num_seconds)
+        number = int(np.random.default_rng(seed).integers(len(features)))
+        key, own = (num_seconds, number), (self.seed, num_seconds, number)
+        if key not in self._stories:
+            self._stories[key] = _tell_one(domains, num_seconds, own, config)[0]
+        if not known[number]:
+            features[number] = self.source.draw(domains, num_seconds, own, config)[1].half().numpy()
+            known[number] = 1
+        return self._stories[key], torch.from_numpy(features[number].astype(np.float32))
 
     def directions(self) -> dict[str, Tensor]:
         return self.source.directions()
+
+    def _pool(self, num_seconds: int) -> tuple[np.ndarray, np.ndarray]:
+        """Features (stories, F, K, width) float16 of one length, and which of them are known (stories,) uint8."""
+        if num_seconds not in self._pools:
+            stories = max(1, self.frames // num_seconds)
+            shape = stories, num_seconds, self.source.encoder.config.tokens_per_frame, self.width
+            self._pools[num_seconds] = (
+                self._array("features", num_seconds, shape, np.float16),
+                self._array("known", num_seconds, (stories,), np.uint8),
+            )
+        return self._pools[num_seconds]
+
+    def _array(self, what: str, num_seconds: int, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+        if self.folder is None:
+            return np.zeros(shape, dtype=dtype)
+        path = self.folder / f"{what}-seed{self.seed}-{num_seconds}s-{shape[0]}.bin"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if not path.is_file() or path.stat().st_size != size:
+            with path.open("ab") as file:
+                file.truncate(size)  # zeros that take no room on the disk until they are written
+        return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
 
 
 def _tell_one(domains: Sequence[Domain], num_seconds: int, seed: tuple[int, ...], config: StoryConfig) -> tuple[Story, np.random.Generator]:
@@ -222,16 +248,19 @@ class Pile:
         self.domains, self.source, self.writer, self.seed = list(domains), source, writer, seed
         self.story, self.frames_per_segment = StoryConfig(), frames_per_segment
 
-    def batch(self, step: int, num_seconds: int, videos: int, questions: int, mix: Mix) -> Batch:
-        """Draw `videos` stories of `num_seconds` with `questions` questions each."""
+    def batch(self, step: int, num_seconds: int, videos: int, questions: int, mix: Mix, stride: int = 1) -> Batch:
+        """Draw `videos` stories of `num_seconds` with `questions` questions each; of their frames, one a second, keep every `stride`-th.
+
+        With a stride a time code counts sampled frames, as in `baselines.uniform`.
+        """
         rng = np.random.default_rng((self.seed, step))
         drawn = [self.source.draw(self.domains, num_seconds, (self.seed, step, i), self.story) for i in range(videos)]
         stories = [story for story, _ in drawn]
         clock = rng.integers(0, NUM_SECONDS - num_seconds + 1, size=videos)
-        rows = [[self._row(story, int(c), mix, rng) for _ in range(questions)] for story, c in zip(stories, clock, strict=True)]
+        rows = [[self._row(story, int(c), mix, rng, stride) for _ in range(questions)] for story, c in zip(stories, clock, strict=True)]
         tokens, loss = _pad_rows([[r.tokens for r in video] for video in rows], [[r.loss for r in video] for video in rows])
         return Batch(
-            features=torch.stack([features for _, features in drawn]),
+            features=torch.stack([features[::stride] for _, features in drawn]),
             clock=torch.from_numpy(clock),
             tokens=tokens,
             loss=loss,
@@ -240,11 +269,11 @@ class Pile:
             kinds=[[r.kind for r in video] for video in rows],
         )
 
-    def _row(self, story: Story, clock: int, mix: Mix, rng: np.random.Generator) -> _Row:
+    def _row(self, story: Story, clock: int, mix: Mix, rng: np.random.Generator, stride: int = 1) -> _Row:
         question = draw_question(story, mix.kinds, rng, absent=rng.random() < mix.absent)
         fine = rng.random() >= mix.coarse and not question.absent
         think = rng.random() < mix.think
-        tokens, loss = write_example(self.writer, story, question, clock, fine, think)
+        tokens, loss = write_example(self.writer, story, question, clock, fine, think, stride)
         window = augmented_window(question, story.num_seconds, self.frames_per_segment, mix, rng)
         return _Row(tokens, loss, fine, window, question.kind)
 
@@ -267,7 +296,9 @@ def draw_question(story: Story, kinds: Mapping[str, float], rng: np.random.Gener
             return question
 
 
-def write_example(writer: Writer, story: Story, question: Question, clock: int, fine: bool, think: bool) -> tuple[list[int], list[int]]:
+def write_example(
+    writer: Writer, story: Story, question: Question, clock: int, fine: bool, think: bool, stride: int = 1
+) -> tuple[list[int], list[int]]:
     """Token ids of one training example and, per position, what it must predict next.
 
     Layout: question, <think> or <direct>, [reasoning, <so>], <window> start end (of the chapter), or <answer> start end (of the event); where the evidence is
@@ -276,7 +307,7 @@ def write_example(writer: Writer, story: Story, question: Question, clock: int, 
     prompt = [*writer.question(story, question), THINK if think else DIRECT]
     chain = writer.chain(story, question) if think else []
     span = (question.start_s, question.end_s) if fine else (question.window_start_s, question.window_end_s)
-    times = [ABSENT] if question.absent else writer.interval(*span, clock)
+    times = [ABSENT] if question.absent else writer.interval(span[0] / stride, span[1] / stride, clock)
     tokens = [*prompt, *chain, ANSWER if fine else WINDOW, *times]
     loss = [NO_LOSS] * (len(prompt) - 1) + [CHAIN_LOSS] * len(chain) + [NO_LOSS] + [TIME_LOSS] * len(times) + [NO_LOSS]
     return tokens, loss
@@ -426,9 +457,7 @@ def _absent_questions(story: Story, kinds: Sequence[tuple[str, ...]], rng: np.ra
     return [q for q in drawn if q is not None]
 
 
-def _choose_questions(
-    story: Story, kinds: Sequence[tuple[str, ...]], filled: np.ndarray, rng: np.random.Generator
-) -> list[Question]:
+def _choose_questions(story: Story, kinds: Sequence[tuple[str, ...]], filled: np.ndarray, rng: np.random.Generator) -> list[Question]:
     """One question for each entry of `kinds`, each the best of several draws for an even spread of positions. Updates `filled`.
 
     An entry lists kinds in order of preference; the first one that the story still offers is taken.

@@ -6,6 +6,7 @@ Muon moves the matrices of the blocks, AdamW the rest: with AdamW alone retrieva
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import time
@@ -22,14 +23,15 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from tqdm.auto import tqdm
 
-from timescope_lite.common import UserError, atomic_path, pick_dtype, project_root, read_json, write_json
-from timescope_lite.corpus import Batch, CachedSource, Mix, Pile, PixelSource, Symbols, like_a_codec
+from timescope_lite.common import UserError, atomic_path, pick_device, pick_dtype, project_root, read_json, write_json
+from timescope_lite.corpus import Batch, CachedSource, Mix, Pile, PixelSource, Symbols, draw_question, like_a_codec
 from timescope_lite.model.checkpoint import save
 from timescope_lite.model.decoder import DecoderConfig
 from timescope_lite.model.frame_encoder import FrameEncoder, FrameEncoderConfig
 from timescope_lite.model.timescope import Encoded, ModelConfig, TimeScope
-from timescope_lite.text import CHAIN_LOSS, TIME_LOSS, Vocabulary, Writer
+from timescope_lite.text import CHAIN_LOSS, DIRECT, THINK, TIME_LOSS, Vocabulary, Writer
 from timescope_lite.world.domain import Domain, load_domains
 from timescope_lite.world.render import render_frames, to_model_size
 from timescope_lite.world.story import tell
@@ -44,7 +46,7 @@ class Phase:
     """A stretch of training. `lengths` is a curriculum: (share of the phase until which it holds, video lengths to draw from).
 
     `sees` is what a fine question reads: `all` (dense or single-stage, over what r leaves), `reload` (HVR with the window reloaded), `focus` (HVR of
-    the window only).
+    the window only). With a `budget` (frames' worth) r is the smallest that brings a video within it, or, if `sampled`, frames are left out instead.
     """
 
     name: str
@@ -57,6 +59,9 @@ class Phase:
     coarse: float = 0.3
     jitter_s: tuple[int, int] = (-2, 4)
     misplaced: float = 0.0
+    absent: float = 0.0
+    budget: int | None = None
+    sampled: bool = False
     muon_lr: float = 0.02
     adam_lr: float = 3e-3
     decay: float = 0.3
@@ -73,13 +78,38 @@ class Phase:
         choices = next(lengths for until, lengths in self.lengths if done <= until)
         return int(choices[int(rng.integers(len(choices)))])
 
+    def draw_compression(self, seconds: int, rng: np.random.Generator) -> tuple[int, int]:
+        """Compression r and the stride of frame sampling for a video of this length."""
+        r = int(self.r[int(rng.integers(len(self.r)))])
+        if self.budget is None:
+            return r, 1
+        if self.sampled:
+            return 1, max(1, -(-seconds // self.budget))
+        return next((r for r in (1, 2, 4, 8) if seconds / r <= self.budget), 16), 1
 
-TASKS = {"explicit": 0.3, "sign1": 0.2, "sign2": 0.2, "why": 0.15, "place": 0.05, "next_place": 0.05, "effect": 0.05}
+
+TASKS = {
+    "explicit": 0.14,
+    "sign1": 0.1,
+    "sign2": 0.1,
+    "why": 0.07,
+    "why2": 0.05,
+    "why3": 0.06,
+    "purpose": 0.09,
+    "order": 0.1,
+    "last_before": 0.1,
+    "order_at": 0.05,
+    "last_at": 0.05,
+    "place": 0.03,
+    "next_place": 0.03,
+    "effect": 0.03,
+}
 PLACES_FIRST = {"explicit": 0.42, "activity": 0.28, "place": 0.25, "effect": 0.05}
 ACTIVITIES_NEXT = {"activity": 0.55, "explicit": 0.35, "place": 0.1}
-BOTH = {"explicit": 0.5, "activity": 0.35, "place": 0.1, "effect": 0.05}
-LONG = (512, 1024, 2048, 3600, 3600)
+BOTH = {"explicit": 0.4, "activity": 0.3, "place": 0.1, "effect": 0.05, "order_at": 0.15}
 CURRICULUM = ((0.2, (64,)), (0.45, (64, 128)), (0.7, (128, 256)), (1.0, (256, 512)))
+MINUTES = (128, 256, 256, 512, 512, 512, 1024)
+MINUTES_AND_HOURS = (*MINUTES, 1024, 3600)
 
 
 def loss_of(model: TimeScope, batch: Batch, r: int, sees: str) -> tuple[Tensor, Tensor]:
@@ -173,13 +203,16 @@ class Trainer:
         """
         started, first, saved = time.time(), self.step, time.time()
         until = self.phase.steps if until is None else min(until, self.phase.steps)
+        bar = tqdm(initial=self.step, total=until, desc=self.phase.name, disable=None)  # time left; silent where nobody watches
         while self.step < until:
             self._one_step()
+            bar.update()
             if self.step % report_every == 0 or self.step == until:
                 self._report((time.time() - started) / (self.step - first))
             if save and time.time() - saved > 60 * every_minutes:
                 save(self)
                 saved = time.time()
+        bar.close()
 
     def save_state(self, path: Path, phase_number: int) -> None:
         """Weights and optimiser state in one safetensors file, atomically: everything that a resume needs."""
@@ -209,11 +242,10 @@ class Trainer:
         phase = self.phase
         rng = np.random.default_rng((self.pile.seed, self.step, 7))
         seconds = phase.draw_length(self.step, rng)
-        r = int(phase.r[int(rng.integers(len(phase.r)))])
-        mix = Mix(phase.kinds, phase.think, phase.coarse, phase.jitter_s, phase.misplaced)
-        batch = self.pile.batch(self.step, seconds, max(1, FRAMES_PER_STEP // seconds), min(MAX_QUESTIONS, seconds // 4), mix).to(
-            self.device
-        )
+        r, stride = phase.draw_compression(seconds, rng)
+        mix = Mix(phase.kinds, phase.think, phase.coarse, phase.jitter_s, phase.misplaced, phase.absent)
+        videos, questions = max(1, FRAMES_PER_STEP // seconds), min(MAX_QUESTIONS, seconds // 4)
+        batch = self.pile.batch(self.step, seconds, videos, questions, mix, stride).to(self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             loss, cost = loss_of(self.model, batch, r, phase.sees)
         if not math.isfinite(loss.item()):
@@ -264,71 +296,152 @@ class FramePhase:
 class Recipe:
     """A whole training: single pictures, then the phases in order. `seed` and this are all that a run depends on."""
 
+    system: str
     frames: FramePhase
     phases: tuple[Phase, ...]
     encoder: FrameEncoderConfig = field(default_factory=FrameEncoderConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
-    pool_frames: int = 60_000
+    pool_frames: int = 80_000
+
+    def key(self, phase_number: int, seed: int) -> str:
+        """A name for the weights after a phase: recipes that agree up to there share it. Phase -1 is the frame encoder."""
+        parts = dataclasses.asdict(self) | {
+            "phases": [dataclasses.asdict(p) for p in self.phases[: phase_number + 1]],
+            "seed": seed,
+            "system": None,
+        }
+        shared = parts if phase_number >= 0 else {name: parts[name] for name in ("frames", "encoder", "seed")}
+        return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def recipe(profile: str) -> Recipe:
-    """`smoke` proves that it runs, `lab` trains tiny on a CPU core, `full` takes four times the steps. UserError for another name.
+TRAINED_SYSTEMS = ("two_stage", "two_stage_no_cot", "single_stage", "uniform", "dense", "focus")
+SCALES = {
+    "smoke": (0.004, 4),
+    "lab": (1.0, 4),
+    "full": (2.0, 8),
+}  # profile -> how many times the steps of lab, and the depth of the decoder
+
+
+def decoder_of(depth: int) -> DecoderConfig:
+    """One dial for the size: width, heads and MLP follow from the depth. 4 is tiny, 8 is base."""
+    return DecoderConfig(width=32 * depth, layers=depth, heads=depth, kv_heads=depth, mlp_width=84 * depth)
+
+
+def recipe(profile: str, system: str = "two_stage", depth: int | None = None) -> Recipe:
+    """`smoke` proves that it runs, `lab` trains tiny on CPU cores, `full` trains base, twice the steps at twice the depth. UserError for an unknown name.
 
     Each cue is learned alone before it is asked for together with others: in a world of chapters a model that has found the place has no reason left to
-    look for the activity (docs/LOG.md).
+    look for the activity (docs/LOG.md). The controls share all phases up to `dense` (without reasoning: up to `both`) and get as many steps after it.
     """
-    scale = {"smoke": 0.004, "lab": 1.0, "full": 4.0}.get(profile)
-    if scale is None:
-        raise UserError(f"unknown profile {profile!r}: expected one of smoke, lab, full")
+    if profile not in SCALES:
+        raise UserError(f"unknown profile {profile!r}: expected one of {', '.join(SCALES)}")
+    if system not in TRAINED_SYSTEMS:
+        raise UserError(f"no recipe for the system {system!r}: expected one of {', '.join(TRAINED_SYSTEMS)}")
+    scale, own_depth = SCALES[profile]
     alone: dict[str, Any] = {"think": 0.0, "decay": 0.01}
-    sft: dict[str, Any] = {"r": (16,), "sees": "reload", "muon_lr": 0.013, "adam_lr": 2e-3}
-    gentle = sft | {"muon_lr": 0.009, "adam_lr": 1.2e-3}
+    think = 0.0 if system == "two_stage_no_cot" else 0.6
     phases = (
-        Phase("places", 1200, ((0.7, (32,)), (1.0, (32, 64))), PLACES_FIRST, coarse=0.3, **alone),
-        Phase("activities", 1150, ((1.0, (32,)),), ACTIVITIES_NEXT, coarse=0.15, **alone),
-        Phase("both", 200, ((1.0, (32, 64)),), BOTH, coarse=0.2, **alone),
-        Phase("dense", 1800, CURRICULUM, TASKS),
-        Phase("sft1", 300, ((1.0, (128, 256, 512)),), TASKS, coarse=0.6, decay=0.01, **sft),
-        Phase("sft2", 800, ((1.0, (256, 512, 1024)),), TASKS, coarse=0.4, misplaced=0.05, decay=0.6, **sft),
-        Phase("sft3", 700, ((1.0, (128, 256, 512, 1024)),), TASKS, coarse=0.3, misplaced=0.05, decay=0.7, **sft),
-        Phase("hour", 230, ((1.0, LONG),), TASKS, coarse=0.5, misplaced=0.03, decay=0.8, **gentle),
+        Phase("places", 1000, ((0.7, (32,)), (1.0, (32, 64))), PLACES_FIRST, coarse=0.3, **alone),
+        Phase("activities", 1000, ((1.0, (32,)),), ACTIVITIES_NEXT, coarse=0.15, **alone),
+        Phase("both", 300, ((1.0, (32, 64)),), BOTH, coarse=0.2, **alone),
+        Phase("dense", 2000, CURRICULUM, TASKS, think=think, absent=0.03),
+        *_fine_tuning(system, think),
     )
-    frames = FramePhase(stories=6, frames_per_story=64, steps=20, batch=64) if profile == "smoke" else FramePhase()
-    return Recipe(frames, tuple(dataclasses.replace(phase, steps=max(4, round(phase.steps * scale))) for phase in phases))
+    frames = FramePhase(stories=8, frames_per_story=64, steps=20, batch=64) if profile == "smoke" else FramePhase()
+    scaled = tuple(dataclasses.replace(phase, steps=max(4, round(phase.steps * scale))) for phase in phases)
+    return Recipe(system, frames, scaled, decoder=decoder_of(depth or own_depth), pool_frames=80_000 if scale >= 1 else 4_000)
 
 
-def train(plan: Recipe, out: Path, seed: int = 0, resume: bool = False, every_minutes: float = 10.0) -> Path:
+def _fine_tuning(system: str, think: float) -> tuple[Phase, Phase]:
+    """The two stages of SFT, 400 + 1,400 steps for every system: plain localisation, then (two-stage) coarse-to-fine with temporal augmentation."""
+    how: dict[str, Any] = {
+        "two_stage": {"r": (16,), "sees": "reload"},
+        "two_stage_no_cot": {"r": (16,), "sees": "reload"},
+        "focus": {"budget": 128, "sees": "focus"},
+        "single_stage": {"budget": 128, "coarse": 0.0},
+        "uniform": {"budget": 128, "coarse": 0.0, "sampled": True},
+        "dense": {"coarse": 0.0},
+    }[system]
+    coarse_to_fine = how.get("coarse") is None
+    sft: dict[str, Any] = {"muon_lr": 0.013, "adam_lr": 2e-3, "absent": 0.04 * coarse_to_fine, "think": think} | how
+    first = sft | {"coarse": 0.6 if coarse_to_fine else 0.0, "decay": 0.01}
+    second = sft | {"coarse": 0.35 if coarse_to_fine else 0.0, "decay": 0.7, "misplaced": 0.04 * coarse_to_fine}
+    lengths = MINUTES_AND_HOURS if system.startswith("two_stage") else MINUTES
+    return Phase("sft1", 400, ((1.0, (128, 256, 512)),), TASKS, **first), Phase("sft2", 1400, ((1.0, lengths),), TASKS, **second)
+
+
+def train(plan: Recipe, out: Path, seed: int = 0, resume: bool = False, every_minutes: float = 10.0, shared: Path | None = None) -> Path:
     """Run a recipe in the folder `out`; returns the checkpoint. With `resume` it goes on from the last durable state, with the same losses.
 
-    Refuses to resume another recipe or seed, naming the key. A state is written after each phase and every `every_minutes`.
+    Refuses to resume another recipe or seed, naming the key. A state is written after each phase and every `every_minutes`. What was trained once lies in
+    `shared` (default: `shared` beside `out`) under a key of everything it depends on, and is not trained again for another system.
     """
-    out = Path(out)
-    describe = dataclasses.asdict(plan) | {"seed": seed}
-    _claim(out, json.loads(json.dumps(describe)), resume)
+    out, shared = Path(out), Path(shared or Path(out).parent / "shared")
+    _claim(out, json.loads(json.dumps(dataclasses.asdict(plan) | {"seed": seed})), resume)
     torch.manual_seed(seed)
     domains = list(load_domains().values())
     vocabulary = Vocabulary.of(domains)
-    encoder = _frozen_encoder(plan, domains, out, seed)
-    source = CachedSource(PixelSource(encoder, domains), seed, plan.pool_frames)
-    model = TimeScope(ModelConfig(plan.decoder, encoder.config.feature_width, feature_gain=FEATURE_GAIN), vocabulary)
+    encoder = _frozen_encoder(plan, domains, shared, seed, out / "log.jsonl")
+    pixels = PixelSource(encoder, domains)
+    source = CachedSource(pixels, seed, plan.pool_frames, shared / f"features-{plan.key(-1, seed)}")
+    model = TimeScope(ModelConfig(plan.decoder, encoder.config.feature_width, feature_gain=FEATURE_GAIN, can_say_absent=True), vocabulary)
     model.align(source.directions())
-    done = _load_progress(out, model)
-    for number, phase in enumerate(plan.phases):
-        if number < done["phase"]:
-            continue
-        trainer = Trainer(model, Pile(domains, source, Writer(vocabulary, domains), seed + 1000 * number), phase, out / "log.jsonl")
-        if number == done["phase"] and done["step"]:
+    model.to(pick_device())
+    for number in range(_load_progress(plan, shared, seed, model), len(plan.phases)):
+        trainer = Trainer(
+            model, Pile(domains, source, Writer(vocabulary, domains), seed + 1000 * number), plan.phases[number], out / "log.jsonl"
+        )
+        if _state_step(out / "state.safetensors", number):
             trainer.load_state(out / "state.safetensors")
         trainer.run(save=partial(Trainer.save_state, path=out / "state.safetensors", phase_number=number), every_minutes=every_minutes)
-        trainer.save_state(out / "state.safetensors", number)
-    about = {"seed": seed, "steps": {phase.name: phase.steps for phase in plan.phases}, "device": str(model.words.device)}
-    return save(out / "tiny.safetensors", model, encoder, about)
+        with atomic_path(shared / f"{plan.key(number, seed)}.safetensors") as temporary:
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, temporary)
+        right = free_running(model, Pile(domains, pixels, Writer(vocabulary, domains), seed), plan.phases[number])
+        _log_row(out / "log.jsonl", {"phase": plan.phases[number].name, "validation": "free-running"} | right)
+    about = {"system": plan.system, "seed": seed, "steps": {phase.name: phase.steps for phase in plan.phases}, "device": str(pick_device())}
+    return save(out / f"{plan.system}.safetensors", model, encoder, about)
 
 
-def main(profile: str = "smoke", seed: int = 0, out: Path | None = None, resume: bool = False) -> Path:
-    """Train by profile into `out` (default: runs/train-PROFILE of the checkout or of the current folder) and say where the checkpoint is."""
-    folder = out or (project_root() or Path.cwd()) / "runs" / f"train-{profile}"
-    path = train(recipe(profile), folder, seed, resume)
+@torch.no_grad()
+def free_running(model: TimeScope, pile: Pile, phase: Phase, videos: int = 6, questions: int = 16) -> dict[str, float]:
+    """R1@0.5 by kind of question on stories that training never draws, everything written by the model itself: teacher-forced losses of a chain mislead.
+
+    What is read follows the phase: everything that r leaves, or HVR with the window that the model chose reloaded.
+    """
+    model.eval()
+    seconds = min(256, max(max(lengths) for _, lengths in phase.lengths))
+    hits: dict[str, list[float]] = defaultdict(list)
+    for i in range(videos):
+        rng = np.random.default_rng((pile.seed, 10**6 + i))
+        r, stride = phase.draw_compression(seconds, rng)
+        story, features = pile.source.draw(pile.domains, seconds, (pile.seed, 10**6, i), pile.story)
+        S = model.config.frames_per_segment
+        memory = model.stream([(part, S) for part in features[::stride].split(S)], r)
+        asked = [draw_question(story, phase.kinds, rng) for _ in range(questions)]
+        prompts = [[*pile.writer.question(story, q), THINK if phase.think else DIRECT] for q in asked]
+        for q, prompt, coarse in zip(asked, prompts, model.coarse(memory, prompts), strict=True):
+            layers = memory.mixed(*coarse.window) if phase.sees == "reload" else memory.hvr
+            start, end = (t * stride for t in model.fine(layers, memory, prompt, coarse.chain))
+            overlap = max(0.0, min(end, q.end_s) - max(start, q.start_s))
+            hits[q.kind].append(float(overlap / (max(end, q.end_s) - min(start, q.start_s)) >= 0.5))
+    model.train()
+    everything = [hit for found in hits.values() for hit in found]
+    return {"r1@0.5": round(float(np.mean(everything)), 3)} | {
+        kind: round(float(np.mean(found)), 2) for kind, found in sorted(hits.items())
+    }
+
+
+def main(
+    profile: str = "smoke",
+    seed: int = 0,
+    out: Path | None = None,
+    resume: bool = False,
+    system: str = "two_stage",
+    depth: int | None = None,
+) -> Path:
+    """Train by profile into `out` (default: runs/train-PROFILE/SYSTEM of the checkout or of the current folder) and say where the checkpoint is."""
+    plan = recipe(profile, system, depth)
+    path = train(plan, out or (project_root() or Path.cwd()) / "runs" / f"train-{profile}" / system, seed, resume)
     print(f"checkpoint: {path}")
     return path
 
@@ -347,30 +460,36 @@ def _claim(out: Path, plan: dict[str, object], resume: bool) -> None:
             raise UserError(f"cannot resume {out}: {key!r} differs from the run that began there; take another folder, or restore it")
 
 
-def _frozen_encoder(plan: Recipe, domains: Sequence[Domain], out: Path, seed: int) -> FrameEncoder:
-    """The frame encoder of this run: trained once, then read back from its file."""
-    path = out / "frames.safetensors"
-    config = dataclasses.replace(plan.encoder, fields=Symbols(domains).sizes)
+def _frozen_encoder(plan: Recipe, domains: Sequence[Domain], shared: Path, seed: int, log: Path) -> FrameEncoder:
+    """The frame encoder of this recipe: trained once, then read back from its file."""
+    path = shared / f"frames-{plan.key(-1, seed)}.safetensors"
     if path.is_file():
-        encoder = FrameEncoder(config)
+        encoder = FrameEncoder(dataclasses.replace(plan.encoder, fields=Symbols(domains).sizes))
         encoder.load_state_dict(load_file(path))
         return encoder.eval().requires_grad_(False)
-    encoder = pretrain_frames(domains, plan.encoder, plan.frames, seed, out / "log.jsonl")
+    encoder = pretrain_frames(domains, plan.encoder, plan.frames, seed, log)
     with atomic_path(path) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}, temporary)
     return encoder
 
 
-def _load_progress(out: Path, model: TimeScope) -> dict[str, int]:
-    """Fill the model from the last state; says which phase and step come next."""
-    path = out / "state.safetensors"
+def _load_progress(plan: Recipe, shared: Path, seed: int, model: TimeScope) -> int:
+    """Fill the model with the furthest weights that an equal beginning of a recipe left; the number of the phase that comes next."""
+    for number in reversed(range(len(plan.phases))):
+        path = shared / f"{plan.key(number, seed)}.safetensors"
+        if path.is_file():
+            model.load_state_dict(load_file(path))
+            return number + 1
+    return 0
+
+
+def _state_step(path: Path, phase_number: int) -> int:
+    """At which step of this phase a run was stopped (0: not in this phase)."""
     if not path.is_file():
-        return {"phase": 0, "step": 0}
+        return 0
     with safe_open(path, framework="pt") as file:
         header = file.metadata()
-        model.load_state_dict({name[6:]: file.get_tensor(name) for name in file.keys() if name.startswith("model.")})
-    phase, step, steps = (int(header[key]) for key in ("phase", "step", "steps"))
-    return {"phase": phase + 1, "step": 0} if step >= steps else {"phase": phase, "step": step}
+    return int(header["step"]) if int(header["phase"]) == phase_number else 0
 
 
 # --- the frame encoder --------------------------------------------------------------------------------------------------------------

@@ -247,9 +247,7 @@ def _place_cue(
     chapter, inside = chapters.of[events.start], events.end <= len(chapters.of)
     inside &= chapters.of[np.minimum(events.end, len(chapters.of)) - 1] == chapter
     length = chapters.end[chapter] - chapters.start[chapter]
-    in_time = (
-        events.start >= chapters.start[chapter] + 0.3 * length if prepared else events.end <= chapters.start[chapter] + 0.7 * length
-    )
+    in_time = events.start >= chapters.start[chapter] + 0.3 * length if prepared else events.end <= chapters.start[chapter] + 0.7 * length
     on_track = events.word // NUM_ACTIVITIES == word // NUM_ACTIVITIES
     fits = np.flatnonzero(on_track & inside & in_time & (cues.effect[chapter] == 0) & ((only is None) | (chapter == only)))
     if len(fits) == 0:

@@ -291,7 +291,12 @@ def solve(
         return _word_runs(rows, None, int(word or 0)) if kind == "activity" else _runs(rows[:, EFFECT] == effect)
     if kind in ASKED_ABOUT:
         targets = _follow_signs(rows, set(rows[rows[:, EFFECT] == effect, PLACE].tolist()), signs)
-        behind = {(p, int(n)) for p in targets for n in set(rows[rows[:, PLACE] == p, EFFECT].tolist()) if n in DIRECT_NUMBERS + PREPARATION_NUMBERS}
+        behind = {
+            (p, int(n))
+            for p in targets
+            for n in set(rows[rows[:, PLACE] == p, EFFECT].tolist())
+            if n in DIRECT_NUMBERS + PREPARATION_NUMBERS
+        }
         return [run for p, number in sorted(behind) for run in _word_runs(rows, p, story.domain.cause_word(number))]
     targets = _follow_signs(rows, {place}, signs)
     if len(targets) != 1:
