@@ -73,6 +73,8 @@ def test_a_file_that_is_no_video(command, video, says, things, tmp_path, capsys)
     [
         ("", [], "no words that say what to look for; try: When does"),
         ("when does the wizard sing", [], "unknown word 'wizard': the nearest known words are"),
+        ("why is there an alram", [], "unknown word 'alram': the nearest known words are alarm"),
+        ("one sign on from the purple mill, what does the same person do next", [], "unknown word 'purple': the nearest known words are"),
         (TASK, ["--r", "5"], "r=5 does not divide S=16; choose r from [1, 2, 4, 8, 16]"),
         (TASK, ["--budget", "1"], "a budget of 1 frames has no room to reload one segment"),
         (TASK, ["--checkpoint", "absent.safetensors"], "checkpoint absent.safetensors does not exist; train one with"),
@@ -92,6 +94,20 @@ def test_a_good_call_prints_an_interval(things, capsys):
     code, out, err = call(["ground", things / "good.mp4", TASK, "--checkpoint", things / "whole.safetensors", "--json"], capsys)
     found = json.loads(out)
     assert code == 0 and err == "" and 0 <= found["interval"]["start_s"] < found["interval"]["end_s"] <= found["duration_s"] == 12
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        f"One sign on from the {DOMAIN.place(7)}, when is the last time the {DOMAIN.activity(3)} before the {DOMAIN.activity(20)}?",
+        f"At the {DOMAIN.place(7)}, what does the same person do right after the {DOMAIN.activity(3)}?",
+        "For what purpose did they bring a string of lights?",
+        "Why is there a crowd?",
+    ],
+)
+def test_every_type_of_task_can_be_asked_on_the_command_line(task, things, capsys):
+    code, out, err = call(["ground", things / "good.mp4", task, "--checkpoint", things / "whole.safetensors", "--json"], capsys)
+    assert code == 0 and err == "" and json.loads(out)["duration_s"] == 12
 
 
 def test_an_annotation_outside_its_video(tmp_path, capsys, monkeypatch):

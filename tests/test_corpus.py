@@ -8,10 +8,13 @@ import torch
 
 from timescope_lite.common import UserError
 from timescope_lite.corpus import (
+    BENCH_KINDS,
     SPLITS,
+    CachedSource,
     Item,
     Mix,
     Pile,
+    PixelSource,
     Split,
     SymbolicSource,
     Symbols,
@@ -24,13 +27,14 @@ from timescope_lite.corpus import (
     story_of,
     write_example,
 )
-from timescope_lite.text import ANSWER, CHAIN_LOSS, DIRECT, NO_LOSS, SO, THINK, TIME_LOSS, WINDOW, Vocabulary, Writer
+from timescope_lite.model.frame_encoder import FrameEncoder, FrameEncoderConfig
+from timescope_lite.text import ABSENT, ANSWER, CHAIN_LOSS, DIRECT, NO_LOSS, PAD, SO, THINK, TIME_LOSS, WINDOW, Vocabulary, Writer
 from timescope_lite.world.domain import load_domains
-from timescope_lite.world.story import tell
-from timescope_lite.world.tasks import ask
+from timescope_lite.world.story import StoryConfig, tell
+from timescope_lite.world.tasks import TASK_TYPES, ask, ask_absent, solve
 
 DOMAINS = list(load_domains().values())
-TASKS = {"explicit": 0.4, "sign1": 0.2, "sign2": 0.2, "why": 0.2}
+TASKS = dict.fromkeys(TASK_TYPES, 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +80,84 @@ def test_without_reasoning_only_times_are_learned(writer):
     assert [kind for kind in loss if kind != NO_LOSS] == [TIME_LOSS] * 2
 
 
+def test_where_the_evidence_is_absent_only_that_is_learned(writer):
+    story, rng = tell(DOMAINS[0], 512, 3), np.random.default_rng(0)
+    question = ask_absent(story, "sign1", rng)
+    tokens, loss = write_example(writer, story, question, clock=9, fine=False, think=True)
+    assert tokens == [*writer.question(story, question), THINK, SO, WINDOW, ABSENT]
+    assert loss[-4:] == [CHAIN_LOSS, NO_LOSS, TIME_LOSS, NO_LOSS] and not any(loss[:-4])
+
+
+def test_the_share_of_absent_questions_is_as_asked_and_they_are_never_fine(writer):
+    pile = Pile(DOMAINS, SymbolicSource(DOMAINS), writer, 0)
+    batch = pile.batch(0, 64, 8, 32, Mix(TASKS, absent=0.25))
+    absent = (batch.tokens == ABSENT).any(-1)
+    assert 0.15 < absent.float().mean() < 0.35 and not batch.fine[absent].any() and batch.fine[~absent].any()
+    assert not (pile.batch(0, 64, 8, 32, Mix(TASKS)).tokens == ABSENT).any()
+
+
+def test_a_stride_halves_frames_and_times_and_nothing_else(writer):
+    pile = Pile(DOMAINS, SymbolicSource(DOMAINS), writer, 0)
+    one, two = (pile.batch(2, 128, 4, 16, Mix(TASKS, absent=0.1), stride=stride) for stride in (1, 2))
+    assert torch.equal(two.features, one.features[:, ::2]) and torch.equal(one.clock, two.clock) and torch.equal(one.loss, two.loss)
+    time = one.tokens >= writer.vocabulary.first_second
+    assert torch.equal(one.tokens[~time], two.tokens[~time]) and torch.equal(time, two.tokens >= writer.vocabulary.first_second)
+    zero = (writer.vocabulary.first_second + one.clock)[:, None, None].expand_as(one.tokens)
+    assert torch.equal((two.tokens - zero)[time], ((one.tokens - zero)[time]) // 2) and time.sum() > 100
+
+
 def test_windows_are_jittered_around_the_truth_and_seldom_misplaced(writer):
     batch = Pile(DOMAINS, SymbolicSource(DOMAINS), writer, 0).batch(0, 512, 4, 32, Mix(TASKS, jitter_s=(-2, 4)))
     width = (batch.window[..., 1] - batch.window[..., 0] + 1).float()
     assert 1 <= width.min() and width.max() <= 5 and 2 < width.mean() < 4
     assert (batch.window >= 0).all() and (batch.window < 32).all()
+
+
+def test_a_training_batch_has_every_kind_in_every_domain(writer):
+    kinds: set[str] = set()
+    for step in range(6):
+        batch = Pile(DOMAINS, SymbolicSource(DOMAINS), writer, 0).batch(step, 300, 4, 24, Mix(TASKS))
+        kinds |= {kind for video in batch.kinds for kind in video}
+        assert (batch.tokens != PAD).any(-1).all() and (batch.loss == TIME_LOSS).sum(-1).eq(2).all()
+    assert kinds == set(TASKS)
+
+
+@pytest.fixture(scope="module")
+def random_encoder():
+    torch.manual_seed(0)
+    return FrameEncoder(FrameEncoderConfig(feature_width=8, stem=4, middle=4, patch=4, tokens_per_frame=2))
+
+
+def test_a_pool_in_a_folder_gives_a_second_training_the_same_bits(tmp_path, random_encoder, monkeypatch):
+    pixels, config = PixelSource(random_encoder, DOMAINS), StoryConfig()
+    in_memory, first, second = (
+        CachedSource(pixels, 3, frames=96, folder=folder) for folder in (None, tmp_path / "pool", tmp_path / "pool")
+    )
+    draws = [(3, step) for step in range(6)]
+    drawn = [first.draw(DOMAINS, 32, seed, config) for seed in draws]
+    assert [story.digest() for story, _ in drawn] == [in_memory.draw(DOMAINS, 32, seed, config)[0].digest() for seed in draws]
+    assert len({story.digest() for story, _ in drawn}) > 1, "more than one story of the pool was drawn"
+
+    def never(*_):
+        raise AssertionError("these features are on disk: the encoder need not see them again")
+
+    plain = [in_memory.draw(DOMAINS, 32, seed, config)[1] for seed in draws]
+    monkeypatch.setattr(pixels, "features", never)
+    for seed, (story, features), expected in zip(draws, drawn, plain, strict=True):
+        again_story, again = second.draw(DOMAINS, 32, seed, config)
+        assert again_story.digest() == story.digest() and features.shape == (32, 2, 8) and features.abs().sum() > 0
+        assert torch.equal(again, features) and torch.equal(expected, features)
+    with pytest.raises(AssertionError, match="on disk"):
+        CachedSource(pixels, 4, frames=96, folder=tmp_path / "pool").draw(DOMAINS, 32, (3, 0), config)
+
+
+def test_tokens_of_a_frame_share_its_tracks():
+    story, rng = tell(DOMAINS[2], 64, 5), np.random.default_rng(0)
+    source = SymbolicSource(DOMAINS, noise=0.0, tokens_per_frame=2)
+    features, whole = source.features(story, rng), SymbolicSource(DOMAINS, noise=0.0).features(story, rng)
+    assert features.shape == (64, 2, source.width) and whole.shape == (64, 1, source.width)
+    assert torch.equal(features.amax(1), whole[:, 0]), "together they show all of it"
+    assert (whole.sum(-1) == 9).all() and (features.sum(-1) == 7).all(), "5 things that last, and 2 of 4 tracks"
 
 
 def test_symbols_name_everything_in_a_row():
@@ -101,18 +178,47 @@ def test_a_split_is_its_seed():
 def test_sealed_short_is_what_its_card_says():
     videos = plan("sealed-short", 123)
     items = [item for _, items in videos for item in items]
-    assert len(items) >= 300 and min(i.duration_s for i in items) == 128 and max(i.duration_s for i in items) == 512
-    assert np.mean([i.question.cue_named for i in items]) <= 0.34
+    assert 460 <= len(items) <= 480 and min(i.duration_s for i in items) == 128 and max(i.duration_s for i in items) == 512
+    assert 0 < np.mean([i.question.cue_named for i in items]) <= 1 / 3
     centre = [(i.question.start_s + i.question.end_s) / 2 / i.duration_s for i in items]
     counts = np.histogram(centre, bins=10, range=(0, 1))[0]
     assert counts.min() >= 0.6 * counts.mean() and counts.max() <= 1.4 * counts.mean()
     types = [i.question.task_type for i in items]
-    assert {t: types.count(t) / len(types) for t in set(types)} == pytest.approx({t: 1 / 3 for t in set(types)}, abs=0.05)
+    assert set(types) == set(TASK_TYPES.values()) and len(set(types)) == 6
+    assert {t: types.count(t) / len(types) for t in set(types)} == pytest.approx({t: 1 / 6 for t in set(types)}, abs=0.03)
+    assert {i.question.hops for i in items} == {0, 1, 2, 3} and {i.domain for i in items} == {d.name for d in DOMAINS}
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_every_split_keeps_the_rules_of_the_bench(name):
+    """Exactly one answer by the rows alone (none in `absent`), at most a third names its cue, and nothing is asked twice."""
+    videos, split = plan(name), get_split(name)
+    assert len(videos) == split.videos
+    for story, items in videos:
+        assert len(items) >= 0.6 * split.questions
+        assert story.digest() == story_of(items[0]).digest(), "the story can be told again from any of its rows"
+        for item in items:
+            q = item.question
+            found = solve(story, q.kind, q.path[0] if q.path else None, q.word, q.effect, q.other)
+            assert found == ([] if split.absent else [(q.start_s, q.end_s)]) and q.absent == split.absent, item.text
+        assert len({item.question for item in items}) == len(items)
+    assert np.mean([item.question.cue_named for _, items in videos for item in items]) <= 1 / 3
+
+
+def test_a_video_of_two_hours_has_as_many_chapters_as_one_of_one_hour():
+    hour, two = ([story.num_chapters for story, _ in plan(name)] for name in ("hour", "two-hours"))
+    assert np.mean(two) == pytest.approx(np.mean(hour), rel=0.05) and min(hour) > 100
+
+
+def test_the_kinds_of_the_bench_are_its_six_types_in_equal_parts():
+    types = [TASK_TYPES[choice[0]] for choice in BENCH_KINDS]
+    assert {t: types.count(t) for t in types} == dict.fromkeys(TASK_TYPES.values(), 2)
 
 
 def test_build_and_check_on_files(tmp_path, tiny_split):
     report = check(tiny_split, root=tmp_path)
-    assert report["videos"] == 2 and report["questions"] == 6 and report["bytes"] > 10_000
+    questions = sum(len(items) for _, items in plan(tiny_split))
+    assert report["videos"] == 2 and report["questions"] == questions >= 5 and report["bytes"] > 10_000
     folder = split_folder(tiny_split, root=tmp_path)
     assert {path.name for path in folder.iterdir()} == {"mini_000.mp4", "mini_001.mp4", "questions.jsonl", "split.json"}
     before = (folder / "mini_000.mp4").stat().st_mtime_ns

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,16 +11,18 @@ import torch
 from timescope_lite import bench, grounding
 from timescope_lite.baselines import NO_BUDGET, SYSTEMS, Video, compression_for
 from timescope_lite.common import UserError
-from timescope_lite.corpus import SPLITS, Split, build, plan, read_questions
-from timescope_lite.evaluate import evaluate, load_video, run_systems
+from timescope_lite.corpus import SPLITS, Split, Symbols, build, plan, read_questions, story_of
+from timescope_lite.evaluate import Videos, Weights, differences, evaluate, hops_of, row_of, run_systems, summarise
 from timescope_lite.grounding import Answer, ground, locate, open_video, plan_window, prompt_of
-from timescope_lite.model.checkpoint import load, save
+from timescope_lite.model.checkpoint import load, save, write_manifest
 from timescope_lite.model.frame_encoder import FrameEncoder, FrameEncoderConfig
 from timescope_lite.model.timescope import Coarse, ModelConfig, TimeScope
 from timescope_lite.results import read_result
-from timescope_lite.text import Vocabulary, Writer
+from timescope_lite.text import SO, Vocabulary, Writer
 from timescope_lite.video import write_mp4
 from timescope_lite.world.domain import load_domains
+from timescope_lite.world.story import tell
+from timescope_lite.world.tasks import ask
 
 DOMAINS = list(load_domains().values())
 
@@ -27,7 +30,7 @@ DOMAINS = list(load_domains().values())
 @pytest.fixture(scope="module")
 def checkpoint_file(tmp_path_factory):
     torch.manual_seed(0)
-    encoder = FrameEncoder(FrameEncoderConfig(feature_width=32, stem=8, middle=8, patch=8))
+    encoder = FrameEncoder(FrameEncoderConfig(feature_width=32, stem=8, middle=8, patch=8, fields=Symbols(DOMAINS).sizes))
     model = TimeScope(ModelConfig(feature_width=32), Vocabulary.of(DOMAINS))
     return save(tmp_path_factory.mktemp("weights") / "random.safetensors", model, encoder, {"seed": 0})
 
@@ -64,7 +67,7 @@ def test_a_video_of_one_frame(checkpoint_file, tmp_path):
 def test_the_file_is_read_as_frames_would_be(checkpoint_file, mini):
     """Streaming an mp4 gives the features of its frames, whatever the length of the last segment."""
     ready = load(checkpoint_file)
-    video = load_video(ready, mini[0] / "mini_001.mp4")
+    video = Videos(Weights(checkpoint_file), mini[0] / "mini_001.mp4").of("two_stage")
     assert video.num_valid == 90 and video.features.shape[0] == 96
     memory, again = open_video(ready, mini[0] / "mini_001.mp4"), video.memory(16)
     assert memory.num_valid == again.num_valid == 90
@@ -106,9 +109,9 @@ def test_a_budget_without_room_for_a_segment_is_refused():
 def test_answers_never_attend_beyond_their_budget(checkpoint_file, mini):
     ready, (folder, _) = load(checkpoint_file), mini
     items = [item for item in read_questions(folder) if item.video == "mini_001.mp4"]
-    video = load_video(ready, folder / "mini_001.mp4")
+    videos = Videos(Weights(checkpoint_file), folder / "mini_001.mp4")
     writer = Writer(ready.model.vocabulary, DOMAINS)
-    rows = run_systems(video, items, writer, SYSTEMS, (32, 48))
+    rows = run_systems(videos.of, items, writer, SYSTEMS, (32, 48))
     seen = {row["system"] for row in rows}
     assert seen == {name if name in NO_BUDGET else f"{name}@{budget}" for name in SYSTEMS for budget in (32, 48)}
     for row in rows:
@@ -139,7 +142,7 @@ def test_shuffled_and_blank_frames_are_what_they_say():
 def test_dense_is_two_stage_with_everything_reloaded(checkpoint_file, mini):
     """Same encode (r = 1), window = whole video: both read all DVR."""
     ready = load(checkpoint_file)
-    video = load_video(ready, mini[0] / "mini_000.mp4", r=1)
+    video = Videos(Weights(checkpoint_file), mini[0] / "mini_000.mp4", r=1).of("two_stage")
     items = [item for item in read_questions(mini[0]) if item.video == "mini_000.mp4"]
     writer = Writer(ready.model.vocabulary, DOMAINS)
     prompts = [[*writer.vocabulary.encode(item.text), 1] for item in items]
@@ -205,14 +208,28 @@ def test_encode_keeps_both_memories(checkpoint_file, mini, tmp_path):
 
 def test_reasoning_is_told_in_plain_words(checkpoint_file):
     ready = load(checkpoint_file)
-    v = ready.model.vocabulary
-    activity, place, other = DOMAINS[0].activity(3), DOMAINS[0].place(7), DOMAINS[0].place(9)
-    chain = [*v.encode(f"{activity} {place} {other}"), 3]
-    assert (
-        grounding.in_plain_words(ready, tuple(chain))
-        == f"Look for: {activity}. Go to the {place}, and from there the sign leads to the {other}."
-    )
-    assert grounding.in_plain_words(ready, ()) == "(no reasoning)"
+    v, so = ready.model.vocabulary, SO
+    one, two, place, other = DOMAINS[0].activity(3), DOMAINS[0].activity(20), DOMAINS[0].place(7), DOMAINS[0].place(9)
+
+    def told(*phrases):
+        return grounding.in_plain_words(ready, (*v.encode(" ".join(phrases)), so))
+
+    way = f"Go to the {place}, and from there the sign leads to the {other}."
+    assert told(place, other, one) == f"{way} Look for: {one}."
+    assert told(place, other, one, two) == f"{way} Look for: the last time {one} before {two}."
+    assert told(place, one) == f"Go to the {place}. Look for: {one}."
+    assert told(place, other) == way and told(one) == f"Look for: {one}."
+    assert grounding.in_plain_words(ready, ()) == grounding.in_plain_words(ready, (so,)) == "(no reasoning)"
+
+
+@pytest.mark.parametrize("kind", ["explicit", "sign2", "why3", "purpose", "order", "last_before"])
+def test_true_reasoning_reads_back_what_the_question_takes(kind, checkpoint_file):
+    ready, story = load(checkpoint_file), tell(DOMAINS[5], 512, 3)
+    question = ask(story, kind, np.random.default_rng(0))
+    text = grounding.in_plain_words(ready, tuple(Writer(ready.model.vocabulary, DOMAINS).chain(story, question)))
+    named = [story.domain.place(p) for p in question.path] + [story.domain.activity(w) for w in (question.word, question.other) if w >= 0]
+    at = [text.index(phrase) for phrase in named]
+    assert at == sorted(at) and text.startswith("Go to the") and text.count("the sign leads to") == len(question.path) - 1
 
 
 def test_locate_reports_what_it_attended(checkpoint_file, mini):
@@ -224,12 +241,91 @@ def test_locate_reports_what_it_attended(checkpoint_file, mini):
     assert answer.attended_frames == 8 + segments * 14
 
 
-def test_the_scale_bench_counts_what_grows(checkpoint_file, tmp_path):
+def test_the_scale_bench_counts_what_grows(checkpoint_file, tmp_path, monkeypatch):
+    # Random weights may ask for the whole video; a budget of 48 frames' worth keeps the window to two segments.
+    monkeypatch.setattr(bench, "locate", partial(locate, budget=48))
     result = read_result(bench.scale(tmp_path, minutes=(2, 1), checkpoint=checkpoint_file))
     value = {key: metric.value for key, metric in result.metrics.items()}
     frame = 2 * 4 * 4 * 32 * 4
     assert value["dense/1min/attended_kv_bytes"] == 64 * frame and value["dense/2min/attended_kv_bytes"] == 128 * frame
-    assert value["two_stage/2min/attended_kv_bytes"] < value["dense/2min/attended_kv_bytes"]
+    assert value["two_stage/2min/attended_kv_bytes"] <= 48 * frame < value["dense/2min/attended_kv_bytes"]
     assert value["two_stage/1min/rss_bytes"] > 50e6
     with pytest.raises(UserError, match="expected positive lengths"):
         bench.scale(tmp_path, minutes=(0,))
+
+
+def test_each_system_reads_with_its_own_weights_where_it_has_some(checkpoint_file, mini, tmp_path):
+    ready = load(checkpoint_file)
+    ready.model.words.data += 1
+    save(tmp_path / "own.safetensors", ready.model, ready.encoder, {"seed": 1})
+    (tmp_path / "main.safetensors").write_bytes(checkpoint_file.read_bytes())
+    write_manifest(
+        tmp_path, {"two_stage": {"file": "main.safetensors", "result": ""}, "single_stage": {"file": "own.safetensors", "result": ""}}
+    )
+    weights = Weights(tmp_path)
+    assert [weights.owner(s) for s in ("two_stage", "single_stage_trained", "single_stage", "dense")] == [
+        "two_stage",
+        "single_stage",
+        "two_stage",
+        "two_stage",
+    ]
+    videos = Videos(weights, mini[0] / "mini_000.mp4")
+    assert not torch.equal(videos.of("single_stage_trained").model.words, videos.of("single_stage").model.words)
+    assert videos.of("dense") is videos.of("two_stage") and videos.of("single_stage_trained").features is videos.of("two_stage").features
+    assert weights.about()["single_stage"]["seed"] == 1
+    out = evaluate(
+        "mini", tmp_path / "out", checkpoints=tmp_path, systems=("two_stage", "single_stage_trained"), budgets=(128,), root=mini[1]
+    )
+    result = read_result(out)
+    assert result.config["weights"] == {"two_stage": "two_stage", "single_stage_trained": "single_stage"}
+    assert result.metrics["two_stage@128 - single_stage_trained@128/all/r1@0.5_difference"].n == 6
+
+
+def test_weights_that_see_otherwise_are_refused(checkpoint_file, tmp_path):
+    ready = load(checkpoint_file)
+    ready.encoder.mean += 1
+    save(tmp_path / "own.safetensors", ready.model, ready.encoder, {})
+    (tmp_path / "main.safetensors").write_bytes(checkpoint_file.read_bytes())
+    write_manifest(tmp_path, {"two_stage": {"file": "main.safetensors", "result": ""}, "dense": {"file": "own.safetensors", "result": ""}})
+    with pytest.raises(UserError, match="'dense' in .* has another frame encoder than that of 'two_stage'; train both from one"):
+        Weights(tmp_path).of("dense")
+
+
+def _row(system, video, text, hit, truth=(1, 2)):
+    row = {"system": system, "video": video, "text": text, "tiou": float(hit), "truth": truth and list(truth)}
+    return row | {"bucket": "lt3min", "task": "why", "kind": "why", "domain": "farm", "cue": "hidden", "duration_s": 300}
+
+
+def test_differences_are_paired_question_by_question():
+    hits = {"two_stage@128": (1, 1, 0, 1), "uniform@128": (1, 0, 0, 0)}
+    rows = [_row(system, f"v{i % 2}", f"q{i}", hit) for system, found in hits.items() for i, hit in enumerate(found)]
+    rows += [_row("two_stage@128", "v0", "only here", 1), _row("uniform@128", "v1", "gone", 0, truth=None)]
+    found = differences(rows)
+    assert {key.split("/")[0] for key in found} == {"two_stage@128 - uniform@128"}
+    everywhere = found["two_stage@128 - uniform@128/all/r1@0.5_difference"]
+    assert everywhere.value == 0.5 and everywhere.n == 4 and everywhere.low <= 0.5 <= everywhere.high
+    assert found["two_stage@128 - uniform@128/ge256s/r1@0.5_difference"].value == 0.5
+
+
+def test_an_answer_that_the_evidence_is_absent_is_scored_as_such(mini):
+    item = next(item for _, items in plan("mini") for item in items)
+    q = item.question
+    right = Answer(q.start_s, q.end_s, (0.0, 64.0), 0.9, (), 20.0, 64)
+    row = row_of(item, "two_stage@64", right, 0.0)
+    assert row["tiou"] == 1 and row["covered"] and not row["said_absent"]
+    assert row_of(item, "two_stage@64", dataclasses.replace(right, absent=True), 0.0)["tiou"] == 0
+    nowhere = dataclasses.replace(item, question=dataclasses.replace(q, absent=True, start_s=0, end_s=0))
+    row = row_of(nowhere, "two_stage@64", dataclasses.replace(right, absent=True), 0.0)
+    assert row["said_absent"] and row["truth"] is None and "covered" not in row
+    metrics = summarise([row, row | {"video": "another", "said_absent": False}])
+    assert metrics["two_stage@64/all/said_absent"].value == 0.5 and "two_stage@64/all/r1@0.5" not in metrics
+
+
+def test_reasoning_is_scored_hop_by_hop(checkpoint_file, mini):
+    writer = Writer(load(checkpoint_file).model.vocabulary, DOMAINS)
+    item = next(item for _, items in plan("mini") for item in items if item.question.path)
+    true = writer.chain(story_of(item), item.question)
+    answer = Answer(0.0, 1.0, None, 0.0, tuple(true), 0.0, 0)
+    assert all(hops_of(item, answer, writer)) and len(hops_of(item, answer, writer)) == len(true) - 1
+    wrong = dataclasses.replace(answer, chain=(true[-2], *true[1:-2]))
+    assert hops_of(item, wrong, writer)[0] is (true[-2] == true[0]) and not hops_of(item, wrong, writer)[-1]

@@ -9,11 +9,24 @@ import torch
 
 from timescope_lite.common import UserError
 from timescope_lite.corpus import Mix, Pile, SymbolicSource
-from timescope_lite.model.checkpoint import from_manifest, load, save, write_manifest
+from timescope_lite.model.checkpoint import from_manifest, load, same_encoder, save, write_manifest
+from timescope_lite.model.decoder import DecoderConfig
 from timescope_lite.model.frame_encoder import FrameEncoder, FrameEncoderConfig
 from timescope_lite.model.timescope import ModelConfig, TimeScope
-from timescope_lite.text import Vocabulary, Writer
-from timescope_lite.train import CURRICULUM, TASKS, FramePhase, Phase, Trainer, loss_of, recipe, train, what_is_seen
+from timescope_lite.text import ABSENT, TIME_LOSS, Vocabulary, Writer
+from timescope_lite.train import (
+    CURRICULUM,
+    TASKS,
+    TRAINED_SYSTEMS,
+    FramePhase,
+    Phase,
+    Trainer,
+    decoder_of,
+    loss_of,
+    recipe,
+    train,
+    what_is_seen,
+)
 from timescope_lite.world.domain import load_domains
 
 DOMAINS = list(load_domains().values())[:1]
@@ -54,11 +67,11 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_weights(monkeypatch):
 
 
 def test_the_loss_falls():
-    trainer = make(phase=dataclasses.replace(PHASE, steps=30, lengths=((1.0, (32,)),), kinds={"place": 1.0}, think=0.0))
+    trainer = make(phase=dataclasses.replace(PHASE, steps=30, lengths=((1.0, (32,)),), kinds={"place": 1.0}, think=0.0, whole_clock=True))
     batch = trainer.pile.batch(999, 32, 8, 8, Mix({"place": 1.0}, think=0.0))
-    before = float(loss_of(trainer.model, batch, 8, "reload")[0].detach())
+    before = float(loss_of(trainer.model, batch, 8, "reload", whole_clock=True)[0].detach())
     trainer.run(30)
-    assert float(loss_of(trainer.model, batch, 8, "reload")[0].detach()) < 0.75 * before
+    assert float(loss_of(trainer.model, batch, 8, "reload", whole_clock=True)[0].detach()) < 0.75 * before
 
 
 def test_a_coarse_question_sees_only_hvr_and_a_fine_one_its_window():
@@ -110,16 +123,78 @@ def test_a_recipe_runs_is_killed_and_goes_on(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="cannot resume .*: 'seed' differs"):
         train(plan, tmp_path / "run", seed=3, resume=True)
     path = train(plan, tmp_path / "run", resume=True)
-    whole = train(plan, tmp_path / "whole")
+    whole = train(plan, tmp_path / "elsewhere" / "whole")
     one, two = load(path), load(whole)
     assert all(torch.equal(a, b) for a, b in zip(one.model.state_dict().values(), two.model.state_dict().values(), strict=True))
-    rows = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "elsewhere" / "whole" / "log.jsonl").read_text().splitlines()]
     assert [row["phase"] for row in rows if "left_min" in row] == [phase.name for phase in plan.phases]
 
 
-def test_an_unknown_profile_is_refused():
+def test_what_two_systems_have_in_common_is_trained_once(tmp_path, monkeypatch):
+    def short(system):
+        plan = recipe("smoke", system)
+        phases = tuple(dataclasses.replace(p, steps=2, lengths=((1.0, (64,)),)) for p in plan.phases)
+        return dataclasses.replace(
+            plan, phases=phases, frames=FramePhase(stories=3, frames_per_story=16, steps=3, batch=16), pool_frames=256
+        )
+
+    taken = []
+    real = Trainer._one_step
+    monkeypatch.setattr(Trainer, "_one_step", lambda self: (taken.append(self.phase.name), real(self))[1])
+    first = load(train(short("two_stage"), tmp_path / "two_stage"))
+    assert taken == [p.name for p in short("two_stage").phases for _ in range(2)]
+    taken.clear()
+    second = load(train(short("single_stage"), tmp_path / "single_stage"))
+    assert taken == ["sft1", "sft1", "sft2", "sft2"], "all phases up to dense are shared"
+    assert same_encoder(first, second) and second.about["system"] == "single_stage"
+    assert not torch.equal(first.model.words, second.model.words)
+    taken.clear()
+    assert load(train(short("single_stage"), tmp_path / "single_stage", resume=True)).about == second.about and not taken
+
+
+@pytest.mark.parametrize("system", TRAINED_SYSTEMS)
+def test_every_system_gets_the_same_number_of_steps_after_the_backbone(system):
+    plan, ours = recipe("lab", system), recipe("lab")
+    times = 3 if system == "single_stage_long" else 1
+    assert sum(p.steps for p in plan.phases[-2:]) == times * sum(p.steps for p in ours.phases[-2:])
+    shared = sum(plan.key(n, 0) == ours.key(n, 0) for n in range(len(plan.phases)))
+    assert shared == {"two_stage": 6, "two_stage_no_cot": 0}.get(system, 4)
+    assert plan.key(-1, 0) == ours.key(-1, 0) != plan.key(-1, 1)
+    if system == "two_stage_no_cot":
+        assert all(p.think == 0 for p in plan.phases)
+
+
+def test_how_a_phase_compresses():
+    rng = np.random.default_rng(0)
+    at = lambda phase: [phase.draw_compression(s, rng) for s in (64, 128, 256, 512, 1024, 3600)]  # noqa: E731
+    assert at(dataclasses.replace(PHASE, budget=128)) == [(1, 1), (1, 1), (2, 1), (4, 1), (8, 1), (16, 1)]
+    assert at(dataclasses.replace(PHASE, budget=128, sampled=True)) == [(1, 1), (1, 1), (1, 2), (1, 4), (1, 8), (1, 29)]
+    assert at(PHASE) == [(8, 1)] * 6
+
+
+def test_a_time_competes_with_the_seconds_of_its_video_only():
+    trainer = make()
+    batch = trainer.pile.batch(0, 64, 2, 6, Mix(TASKS, absent=0.3))
+    loss, cost = loss_of(trainer.model, batch, 8, "reload")
+    everywhere, wide = loss_of(trainer.model, batch, 8, "reload", whole_clock=True)
+    assert ((cost > 0) == (batch.loss > 0)).all(), "every supervised token has a cost, and nothing else"
+    assert (batch.tokens == ABSENT).any() and loss < everywhere
+    times = batch.loss == TIME_LOSS
+    assert (cost[times] < wide[times] + 1e-4).float().mean() > 0.8  # fewer rivals (an absent answer has one more)
+    assert torch.allclose(cost[~times], wide[~times])
+
+
+def test_unknown_names_are_refused():
     with pytest.raises(UserError, match="unknown profile 'huge': expected one of smoke, lab, full"):
         recipe("huge")
+    with pytest.raises(UserError, match="no recipe for the system 'magic': expected one of two_stage, "):
+        recipe("lab", "magic")
+
+
+def test_one_dial_for_the_size():
+    tiny, base = decoder_of(4), decoder_of(8)
+    assert tiny == DecoderConfig() and base.width == 2 * tiny.width and base.layers == base.heads == 8
+    assert recipe("full").decoder == base and recipe("lab", depth=6).decoder == decoder_of(6)
 
 
 # --- checkpoints ---
@@ -138,7 +213,7 @@ def test_a_checkpoint_comes_back_whole(saved):
     back = load(path)
     assert back.model.config == model.config and back.model.vocabulary == model.vocabulary and back.about["seed"] == 0
     for one, two in ((model, back.model), (encoder, back.encoder)):
-        assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+        assert all(torch.equal(a.half().float(), b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
 
 
 def test_bad_checkpoints_are_named(saved, tmp_path):
@@ -183,6 +258,6 @@ def test_a_full_disk_leaves_the_previous_checkpoint(saved, monkeypatch):
         raise OSError("No space left on device")
 
     monkeypatch.setattr("timescope_lite.model.checkpoint.save_file", no_room)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(UserError, match=r"cannot write .*tiny.safetensors \(No space left on device\); what stood there is kept"):
         save(path, model, encoder, {})
     assert path.read_bytes() == before and len(list(path.parent.iterdir())) == 1

@@ -3,6 +3,7 @@
 import itertools
 import re
 import tomllib
+from functools import cache
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from timescope_lite.common import UserError
 from timescope_lite.text import SO, STOP_WORDS, Vocabulary, Writer, plain_words
 from timescope_lite.world import domain as world
 from timescope_lite.world.domain import EFFECT, PLACE, SIGN, TRACK0, load_domains, parse_domain, read_family
-from timescope_lite.world.story import StoryConfig, tell
-from timescope_lite.world.tasks import SKILLS, TASK_TYPES, TEMPLATES, ask, in_words, solve
+from timescope_lite.world.story import ALARM, CROWD, DIRECT_NUMBERS, PREPARATION_NUMBERS, Story, StoryConfig, tell
+from timescope_lite.world.tasks import ASKED_ABOUT, SIGNS, SKILLS, TASK_TYPES, TEMPLATES, ask, ask_absent, in_words, solve
 
 DOMAINS = list(load_domains().values())
 LENGTHS = (32, 64, 128, 300, 512)
@@ -23,9 +24,19 @@ def writer():
     return Writer(Vocabulary.of(DOMAINS), DOMAINS)
 
 
-def stories(count=12):
-    for seed, (domain, seconds) in zip(range(count), itertools.cycle(itertools.product(DOMAINS, LENGTHS)), strict=False):
-        yield tell(domain, seconds, seed)
+@cache
+def stories(rounds=1):
+    """Stories of every domain in every length, `rounds` of each."""
+    return [tell(domain, seconds, (2, i)) for i, (_, domain, seconds) in enumerate(itertools.product(range(rounds), DOMAINS, LENGTHS))]
+
+
+def shown(story, number):
+    """The seconds in which effect or preparation `number` is seen."""
+    return np.flatnonzero(story.states[:, EFFECT] == number)
+
+
+def answers_of(story, q):
+    return solve(story, q.kind, q.path[0] if q.path else None, q.word, q.effect, q.other)
 
 
 def test_chapters_tile_the_video_and_every_place_comes_once():
@@ -49,15 +60,60 @@ def test_signs_form_one_cycle_through_all_chapters():
         assert len(seen) == story.num_chapters
 
 
-def test_an_effect_follows_its_cause_and_lasts_until_the_chapter_ends():
-    for story in stories(20):
-        for chapter in np.flatnonzero(story.effect):
-            event = story.cause_event[chapter]
+def test_an_effect_comes_up_to_three_seconds_after_its_cause_and_lasts_until_the_chapter_ends():
+    delays = []
+    for story in stories(3):
+        for chapter in np.flatnonzero(np.isin(story.effect, DIRECT_NUMBERS)):
+            event, seconds = story.cause_event[chapter], shown(story, story.effect[chapter])
+            assert story.event_word[event] == story.domain.cause_word(story.effect[chapter]) and story.event_unique[event]
+            assert story.chapter_start[chapter] <= story.event_start[event] and seconds[0] == story.effect_start[chapter]
+            assert (seconds == np.arange(seconds[0], story.chapter_end[chapter])).all() and len(seconds) >= 2
+            delays.append(int(seconds[0] - story.event_end[event]))
+    assert len(delays) > 200 and set(delays) == {0, 1, 2, 3}, "never before the cause is over"
+
+
+@pytest.mark.xfail(reason="a last chapter of 3 s has no room for cause and effect: the start is clipped to its end minus 2", strict=True)
+def test_an_effect_never_comes_before_its_cause_is_over_in_the_shortest_chapter():
+    story = tell(DOMAINS[30923 % 8], 32, 30923)
+    caused = np.flatnonzero(np.isin(story.effect, DIRECT_NUMBERS))
+    assert (story.effect_start[caused] >= story.event_end[story.cause_event[caused]]).all()
+
+
+def test_alarm_and_crowd_follow_the_signs_back_to_a_direct_effect_and_come_in_this_order():
+    """Read from the rows alone: the sign where the crowd is names the alarm's place, the sign there names a direct effect's place."""
+    relays = {1: 0, 2: 0}
+    for story in stories(3):
+        rows = story.states
+        for number, of in ((ALARM, DIRECT_NUMBERS), (CROWD, (ALARM,))):
+            seconds = shown(story, number)
+            if len(seconds) == 0:
+                continue
+            (place,), (named,) = set(rows[seconds, PLACE].tolist()), set(rows[seconds, SIGN].tolist())
+            assert len(seconds) == (rows[:, PLACE] == place).sum(), "it sounds, or gathers, from the first second of the chapter"
+            there = rows[rows[:, PLACE] == named, EFFECT]
+            (source,) = set(there.tolist()) - {0}
+            assert source in of and shown(story, source)[-1] < seconds[0], "what it follows from came earlier in the video"
+            assert story.cause_event[story.effect == number].tolist() == [-1]
+            relays[1 if number == ALARM else 2] += 1
+    assert relays[1] > 100 and relays[2] > 50
+
+
+def test_a_preparation_stands_for_its_whole_chapter_and_its_purpose_is_still_to_come_there():
+    seen = 0
+    for story in stories(3):
+        for chapter in np.flatnonzero(np.isin(story.effect, PREPARATION_NUMBERS)):
+            event, start, end = story.cause_event[chapter], story.chapter_start[chapter], story.chapter_end[chapter]
+            assert (shown(story, story.effect[chapter]) == np.arange(start, end)).all()
             assert story.event_word[event] == story.domain.cause_word(story.effect[chapter])
-            assert story.chapter_start[chapter] <= story.event_start[event]
-            shown = np.flatnonzero(story.states[:, EFFECT] == story.effect[chapter])
-            assert shown[0] == story.event_end[event] and shown[-1] == story.chapter_end[chapter] - 1
-            assert len(shown) == shown[-1] - shown[0] + 1
+            assert start < story.event_start[event] and story.event_end[event] <= end
+            seen += 1
+    assert seen > 200
+
+
+def test_what_lasts_comes_once_and_in_two_thirds_of_the_chapters_of_a_long_story():
+    for story in stories():
+        there = story.effect[story.effect > 0]
+        assert len(set(there.tolist())) == len(there) <= max(3, 2 * story.num_chapters // 3) and len(there) >= 2
 
 
 def test_rival_effects_are_there_from_64_seconds_on():
@@ -83,8 +139,8 @@ def test_activities_are_about_equally_frequent():
     """A random walk by 1..15 modulo 16 must not favour an activity: else the text alone would tell something."""
     words = np.concatenate([tell(DOMAINS[0], 512, seed).event_word for seed in range(40)])
     counts = np.bincount(words, minlength=64)
-    causes = {DOMAINS[0].cause_word(effect) for effect in range(1, 7)}
-    ordinary = np.delete(counts, sorted(causes))
+    behind = {DOMAINS[0].cause_word(number) for number in DIRECT_NUMBERS + PREPARATION_NUMBERS}
+    ordinary = np.delete(counts, sorted(behind))
     assert ordinary.min() > 0.75 * ordinary.mean() and ordinary.max() < 1.25 * ordinary.mean()
 
 
@@ -111,18 +167,105 @@ def test_too_short_a_story_is_refused():
 
 
 @pytest.mark.parametrize("kind", TEMPLATES)
-def test_every_question_has_exactly_one_answer(kind, writer):
-    rng, asked = np.random.default_rng(0), 0
-    for story in stories(25):
-        for _ in range(4):
-            question = ask(story, kind, rng)
-            if question is None:
-                continue
-            asked += 1
-            assert solve(story, kind, question.path[0], question.word, question.effect) == [(question.start_s, question.end_s)]
+def test_every_question_has_exactly_the_answer_that_the_rows_give(kind, writer):
+    rng, asked = np.random.default_rng(0), []
+    for story in stories(2):
+        for question in filter(None, (ask(story, kind, rng) for _ in range(4))):
+            asked.append((story.domain.name, story.num_seconds, question.template_idx))
+            assert answers_of(story, question) == [(question.start_s, question.end_s)]
             assert question.window_start_s <= question.start_s < question.end_s <= question.window_end_s
+            assert len(question.path) == SIGNS.get(kind, 0) + 1 and not question.absent
             assert writer.question(story, question) == writer.vocabulary.encode(in_words(story, question)), "the fast path is the sentence"
-    assert asked > 50 or kind == "activity" and asked > 10
+    domains, lengths, paraphrases = (set(part) for part in zip(*asked, strict=True))
+    assert len(asked) > 100 and len(domains) == len(DOMAINS) and paraphrases == set(range(len(TEMPLATES[kind])))
+    # An activity that comes twice in a chapter, with another one after it, needs a long chapter.
+    assert lengths >= ({128, 300, 512} if kind in {"last_before", "last_at"} else set(LENGTHS))
+
+
+@pytest.mark.xfail(reason="making a cause the only one in its chapter may write the word of a cue that stands already", strict=True)
+def test_no_cause_or_purpose_comes_twice_in_its_chapter():
+    story = tell(DOMAINS[1228 % 8], 256, (77, 1228))
+    assert story.event_unique[story.cause_event[story.cause_event >= 0]].all()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TEMPLATES if kind != "activity"])
+def test_an_absent_question_has_no_answer_and_reads_like_any_other(kind, writer):
+    rng, asked = np.random.default_rng(0), 0
+    for story in stories(2):
+        question = ask_absent(story, kind, rng)
+        if question is None:
+            assert kind in ASKED_ABOUT and set(ASKED_ABOUT[kind]) <= set(story.effect.tolist()), "all of it is there"
+            continue
+        asked += 1
+        assert question.absent and answers_of(story, question) == [] and writer.chain(story, question) == [SO]
+        assert writer.question(story, question) == writer.vocabulary.encode(in_words(story, question))
+        cue = shown(story, question.effect) if question.effect else np.flatnonzero(story.states[:, PLACE] == question.path[0])
+        assert len(cue) == 0
+    # Nearly every story has an alarm, so `why2` is seldom asked in vain.
+    assert asked >= {"why2": 1, "why3": 20}.get(kind, 40)
+
+
+def story_by_hand(chapters, events):
+    """A Story from chapters (start, end, place, sign to chapter) and events (start, end, word), sorted by track and time."""
+    states = np.zeros((chapters[-1][1], 7), dtype=np.int16)
+    chapter_start, chapter_end, place, sign_to = (np.array(column) for column in zip(*chapters, strict=True))
+    for start, end, here, to in chapters:
+        states[start:end, PLACE], states[start:end, SIGN] = here, place[to]
+    start, end, word = (np.array(column) for column in zip(*events, strict=True))
+    for a, b, w in events:
+        states[a:b, TRACK0 + w // 16] = w % 16 + 1
+    of = np.searchsorted(chapter_end, start, side="right")
+    whole = end <= chapter_end[of]
+    unique = np.array([whole[i] and sum((word == w) & (of == c)) == 1 for i, (w, c) in enumerate(zip(word, of, strict=True))])
+    nothing = np.zeros(len(chapters), dtype=np.int64)
+    return Story(
+        DOMAINS[0], 0, states, chapter_start, chapter_end, place, sign_to, nothing, chapter_start, nothing - 1, start, end, word, of, unique
+    )
+
+
+# Place 7 for 12 s, whose sign names place 9, which is there for the next 12 s. At place 9 the first person does 0, 1, 0, 2, the second does 20.
+BY_HAND = story_by_hand(
+    [(0, 12, 7, 1), (12, 24, 9, 0)],
+    [(1, 4, 0), (5, 8, 3), (12, 14, 0), (14, 16, 1), (17, 19, 0), (19, 21, 2), (22, 24, 0), (20, 23, 20)],
+)
+
+
+def drawn(kind, draws=60):
+    """Every question of a kind that comes up about the story by hand, as (place asked about, word, other) -> (start, end)."""
+    rng = np.random.default_rng(0)
+    questions = filter(None, (ask(BY_HAND, kind, rng) for _ in range(draws)))
+    return {(q.path[0], q.word, q.other): (q.start_s, q.end_s) for q in questions}
+
+
+def test_order_by_hand():
+    """At place 9: after 1 and after 2 comes 0; 0 comes three times; nobody does anything after 20. At place 7: after 0 comes 3, after 3 nothing there."""
+    there = {1: (17, 19), 2: (22, 24)}
+    assert drawn("order_at") == {(9, word, -1): span for word, span in there.items()} | {(7, 0, -1): (5, 8)}
+    assert drawn("order") == {(7, word, -1): span for word, span in there.items()} | {(9, 0, -1): (5, 8)}
+    assert solve(BY_HAND, "order", 7, 1) == [(17, 19)] and solve(BY_HAND, "order_at", 9, 2) == [(22, 24)]
+    assert solve(BY_HAND, "order", 7, 0) == [(14, 16), (19, 21)], "an activity that comes again has more than one successor"
+    assert solve(BY_HAND, "order_at", 7, 3) == [], "what the person does next lies in another chapter"
+
+
+def test_last_before_by_hand():
+    """At place 9 only 0 comes again: at 12, 17 and 22. Before 1 (14) the last time is 12-14; before 2 (19) and before 20 (20), it is 17-19."""
+    there = {1: (12, 14), 2: (17, 19), 20: (17, 19)}
+    assert drawn("last_at") == {(9, 0, other): span for other, span in there.items()}
+    assert drawn("last_before") == {(7, 0, other): span for other, span in there.items()}
+    assert solve(BY_HAND, "last_before", 7, 0, other=20) == [(17, 19)] and solve(BY_HAND, "last_at", 9, 0, other=1) == [(12, 14)]
+
+
+def test_questions_name_their_cue_only_where_they_say_so():
+    """Every kind but explicit and three skills hides the place in which its target lies."""
+    rng, seen = np.random.default_rng(3), {}
+    for story in stories():
+        for kind in TEMPLATES:
+            question = ask(story, kind, rng)
+            if question is not None:
+                seen.setdefault(kind, set()).add(story.domain.place(question.path[-1]) in in_words(story, question))
+                assert question.cue_named == (story.domain.place(question.path[-1]) in in_words(story, question)), kind
+                assert question.hops == {"why3": 3, "why2": 2, "why": 1, "purpose": 1}.get(kind, len(question.path) - 1)
+    assert seen.keys() == set(TEMPLATES)
 
 
 def test_the_solver_can_say_no():
@@ -141,14 +284,27 @@ def test_kinds_are_task_types_or_skills():
         ask(tell(DOMAINS[0], 64, 0), "how", np.random.default_rng(0))
 
 
-def test_reasoning_names_what_to_look_for_and_the_way(writer):
-    rng = np.random.default_rng(2)
+@pytest.mark.parametrize(
+    ("kind", "places", "activities"),
+    [
+        ("explicit", 1, 1),
+        ("sign2", 3, 1),
+        ("why", 1, 1),
+        ("why3", 3, 1),
+        ("purpose", 1, 1),
+        ("order", 2, 1),
+        ("last_before", 2, 2),
+        ("effect", 1, 0),
+    ],
+)
+def test_reasoning_names_the_way_and_then_what_to_look_for(kind, places, activities, writer):
     story = tell(DOMAINS[0], 512, 3)
-    question = ask(story, "sign2", rng)
+    question = ask(story, kind, np.random.default_rng(2))
     chain = writer.chain(story, question)
-    assert chain[-1] == SO and len(chain) == 5
-    text = writer.vocabulary.decode(chain[:-1])
-    assert text.startswith(story.domain.activity(question.word)) and text.endswith(story.domain.place(question.path[-1]))
+    way = [story.domain.place(place) for place in question.path]
+    look_for = [story.domain.activity(word) for word in (question.word, question.other) if word >= 0]
+    assert chain[-1] == SO and (len(way), len(look_for)) == (places, activities)
+    assert [writer.vocabulary.decode([token]) for token in chain[:-1]] == way + look_for
 
 
 @pytest.mark.parametrize(("start", "end"), [(0, 2), (14, 16), (14, 18), (16, 32), (30, 64), (511, 512)])
@@ -298,4 +454,4 @@ def test_words_mean_one_thing():
         assert not by_use[one] & by_use[two], f"{one} and {two} share a word"
 
 
-KNOWN_DIGEST = "4596d6b807aac79e"
+KNOWN_DIGEST = "abe2bf4e5666dc35"

@@ -1,11 +1,13 @@
 """What a user would try instead, all behind one signature: (video, prompts, questions, budget) -> answers.
 
-Systems marked 'same weights' share the two-stage model's; controls with their own training take another checkpoint. Peak attended KV is counted for each, the
-reload included, and every system must keep to the same budget (docs/architecture.md, 'Equal memory').
+`OWN_TRAINING` names the systems that have weights of their own, trained for their way of reading with the two-stage model's budget; the others read with the
+two-stage model's. Peak attended KV is counted for each, the reload included, and every system must keep to the same budget (docs/architecture.md,
+'Equal memory').
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -13,12 +15,15 @@ import torch
 from torch import Tensor
 
 from timescope_lite.common import UserError
+from timescope_lite.corpus import Symbols
 from timescope_lite.grounding import Answer, locate, plan_window, refine
 from timescope_lite.metrics import centre_window, whole_video
 from timescope_lite.model.decoder import LayerKV
+from timescope_lite.model.frame_encoder import FrameEncoder
 from timescope_lite.model.memory import Memory
-from timescope_lite.model.timescope import TimeScope
+from timescope_lite.model.timescope import Coarse, TimeScope
 from timescope_lite.text import DIRECT
+from timescope_lite.world.domain import load_domains
 from timescope_lite.world.tasks import Question
 
 
@@ -30,6 +35,7 @@ class Video:
     features: Tensor
     num_valid: int
     r: int = 16
+    encoder: FrameEncoder | None = None
     _memories: dict[tuple[int, int, str], Memory] = field(default_factory=dict)
 
     def memory(self, r: int, stride: int = 1, order: str = "true") -> Memory:
@@ -59,8 +65,8 @@ def two_stage(video: Video, prompts: list[list[int]], questions: Sequence[Questi
     return locate(video.model, video.memory(video.r), prompts, budget)
 
 
-def two_stage_no_cot(video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float) -> list[Answer]:
-    """The same weights, told to answer without reasoning."""
+def two_stage_direct(video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float) -> list[Answer]:
+    """Two stages, told to answer without reasoning."""
     return two_stage(video, [[*prompt[:-1], DIRECT] for prompt in prompts], questions, budget)
 
 
@@ -77,13 +83,8 @@ def oracle_window(video: Video, prompts: list[list[int]], questions: Sequence[Qu
 def focus(video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float) -> list[Answer]:
     """Two readings and no reload: the second reads only the HVR of the window. What narrowing alone brings."""
     memory = video.memory(compression_for(video, budget))
-    answers = []
-    for prompt, coarse in zip(prompts, video.model.coarse(memory, prompts), strict=True):
-        first, last = coarse.window[0] * memory.slots, (coarse.window[1] + 1) * memory.slots
-        narrowed = [LayerKV(layer.k[:, :, first:last], layer.v[:, :, first:last]) for layer in memory.hvr]
-        start, end = video.model.fine(narrowed, memory, prompt, coarse.chain)
-        answers.append(Answer(start, end, None, coarse.confidence, tuple(coarse.chain), memory.attended_frames(), 0))
-    return answers
+    windows = [(coarse, coarse.window) for coarse in video.model.coarse(memory, prompts)]
+    return _narrowed(video, memory, prompts, windows)
 
 
 def single_stage(video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float) -> list[Answer]:
@@ -96,11 +97,57 @@ def dense(video: Video, prompts: list[list[int]], questions: Sequence[Question],
     return _one_reading(video, video.memory(1), prompts)
 
 
+def dense_cropped(video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float) -> list[Answer]:
+    """The dense model with all keys outside the true chapter's segments left out: how much of its misses is dilution."""
+    memory, S = video.memory(1), video.model.config.frames_per_segment
+    true = [(q.window_start_s // S, (q.window_end_s - 1) // S) for q in questions]
+    return _narrowed(video, memory, prompts, list(zip(video.model.coarse(memory, prompts), true, strict=True)))
+
+
 def uniform(video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float) -> list[Answer]:
     """Every n-th frame, uncompressed, as if the video were that much shorter; the answer is scaled back."""
     stride = max(1, -(-video.num_valid // int(budget)))
     answers = _one_reading(video, video.memory(1, stride), prompts)
     return [replace(a, start_s=a.start_s * stride, end_s=min(a.end_s * stride, video.num_valid)) for a in answers]
+
+
+def retrieval(video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float) -> list[Answer]:
+    """Frame similarity alone: the run of frames around the best one in which what the question names is seen. Misses what a question does not name."""
+    answers = []
+    for similarity in _similarities(video, prompts):
+        best, threshold = int(similarity.argmax()), float(similarity.max()) - math.log(10)
+        start, end = best, best + 1
+        while start > 0 and similarity[start - 1] > threshold:
+            start -= 1
+        while end < video.num_valid and similarity[end] > threshold:
+            end += 1
+        answers.append(Answer(float(start), float(end), None, 0.0, (), 0.0, 0))
+    return answers
+
+
+def retrieve_then_fine(video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float) -> list[Answer]:
+    """The window comes from frame similarity (the best segment and its neighbours), then the fine stage reads it."""
+    memory, S = video.memory(video.r), video.model.config.frames_per_segment
+    answers = []
+    for prompt, coarse, similarity in zip(prompts, video.model.coarse(memory, prompts), _similarities(video, prompts), strict=True):
+        best = int(similarity.argmax()) // S
+        found = replace(coarse, window=(max(best - 1, 0), min(best + 1, memory.num_segments - 1)), confidence=1.0, absent=False)
+        answers.append(refine(video.model, memory, prompt, found, *plan_window(found, memory, budget)))
+    return answers
+
+
+def _similarities(video: Video, prompts: list[list[int]]) -> list[Tensor]:
+    """Per question the log-probability of every frame (num_valid,) to show all that the question names, after the frame encoder's own classifiers."""
+    if video.encoder is None or len(video.encoder.heads) == 0:
+        raise UserError("retrieval needs the frame encoder's classifiers; use a checkpoint that was trained on pixels")
+    named = Symbols(list(load_domains().values())).named()
+    scores = [head.log_softmax(-1) for head in video.encoder.classify(video.features[: video.num_valid])]
+    found = []
+    for prompt in prompts:
+        parts = [part for phrase in video.model.vocabulary.names(prompt) for part in phrase if part in named]
+        columns = [scores[field][:, cls] for field, cls in (named[part] for part in parts)]
+        found.append(torch.stack(columns).sum(0) if columns else torch.zeros(video.num_valid))
+    return found
 
 
 def text_only(video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float) -> list[Answer]:
@@ -133,6 +180,17 @@ def _one_reading(video: Video, memory: Memory, prompts: list[list[int]]) -> list
     return answers
 
 
+def _narrowed(video: Video, memory: Memory, prompts: list[list[int]], windows: Sequence[tuple[Coarse, tuple[int, int]]]) -> list[Answer]:
+    """A second reading of the HVR of a window only."""
+    answers = []
+    for prompt, (coarse, window) in zip(prompts, windows, strict=True):
+        first, last = window[0] * memory.slots, (window[1] + 1) * memory.slots
+        narrowed = [LayerKV(layer.k[:, :, first:last], layer.v[:, :, first:last]) for layer in memory.hvr]
+        start, end = video.model.fine(narrowed, memory, prompt, coarse.chain)
+        answers.append(Answer(start, end, None, coarse.confidence, tuple(coarse.chain), memory.attended_frames(), 0))
+    return answers
+
+
 def compression_for(video: Video, budget: float) -> int:
     """The smallest r that keeps the whole video within `budget` frames' worth. UserError if even r = S does not."""
     S = video.model.config.frames_per_segment
@@ -142,18 +200,34 @@ def compression_for(video: Video, budget: float) -> int:
     raise UserError(f"a video of {video.num_valid} frames does not fit into {budget:g} frames' worth even at r={S}; raise the budget")
 
 
-# `whole_video` and `centre` need no model; `dense` has no budget.
 SYSTEMS: dict[str, System] = {
     "two_stage": two_stage,
-    "two_stage_no_cot": two_stage_no_cot,
+    "two_stage_direct": two_stage_direct,
+    "two_stage_no_cot": two_stage_direct,
     "oracle_window": oracle_window,
     "focus": focus,
+    "focus_trained": focus,
     "single_stage": single_stage,
+    "single_stage_trained": single_stage,
+    "single_stage_long": single_stage,
     "dense": dense,
+    "dense_cropped": dense_cropped,
     "uniform": uniform,
+    "retrieve_then_fine": retrieve_then_fine,
+    "retrieval": retrieval,
     "text_only": text_only,
     "shuffled": shuffled,
     "whole_video": whole,
     "centre": centre,
 }
-NO_BUDGET = frozenset({"dense", "whole_video", "centre"})
+# System -> whose weights it reads with, where they are not the two-stage model's. `single_stage_long`: three times the budget of training.
+OWN_TRAINING = {
+    "two_stage_no_cot": "two_stage_no_cot",
+    "focus_trained": "focus",
+    "single_stage_trained": "single_stage",
+    "single_stage_long": "single_stage_long",
+    "dense": "dense",
+    "dense_cropped": "dense",
+    "uniform": "uniform",
+}
+NO_BUDGET = frozenset({"dense", "dense_cropped", "retrieval", "whole_video", "centre"})

@@ -150,9 +150,18 @@ def data_check(split: Split = "dev", seed: Seed = None, out: Path | None = None,
 
 
 @app.command()
-def train(profile: Profile = "smoke", seed: int = 0, out: Path | None = None, resume: bool = False) -> None:
-    """Train a model: frames, dense, two-stage."""
-    _call("train", "main")(profile=profile, seed=seed, out=out, resume=resume)
+def train(
+    profile: Profile = "smoke",
+    system: Annotated[
+        str, typer.Option(help="two_stage, or a control: two_stage_no_cot, single_stage, uniform, dense, focus.")
+    ] = "two_stage",
+    seed: int = 0,
+    depth: Annotated[int | None, typer.Option(help="Layers; width, heads and MLP follow. The profile's without it: 4, full 8.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/train-PROFILE/SYSTEM of the checkout without it.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last durable state.")] = False,
+) -> None:
+    """Train a model: frames, dense pre-training, two stages of fine-tuning. What systems have in common is trained once."""
+    _call("train", "main")(profile=profile, seed=seed, out=out, resume=resume, system=system, depth=depth)
 
 
 @app.command()
@@ -160,12 +169,15 @@ def evaluate(
     split: Annotated[str, typer.Option()],
     out: Annotated[Path, typer.Option()],
     seed: Seed = None,
-    checkpoints: Path | None = None,
+    checkpoints: Annotated[Path | None, typer.Option(help="A checkpoint, or a folder with a manifest; the shipped one without it.")] = None,
     predictions: Path | None = None,
+    system: Annotated[list[str] | None, typer.Option(help="Which systems; all without it.")] = None,
+    budget: Annotated[list[int] | None, typer.Option(help="Attended KV at its peak, in frames' worth; 64, 128 and 256 without it.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Systems x split into one result.json; --predictions scores intervals that another program wrote."""
-    path = _call("evaluate", "evaluate")(split, out, seed=seed, checkpoints=checkpoints, predictions=predictions)
+    chosen = ({"systems": tuple(system)} if system else {}) | ({"budgets": tuple(budget)} if budget else {})
+    path = _call("evaluate", "evaluate")(split, out, seed=seed, checkpoints=checkpoints, predictions=predictions, **chosen)
     _print(read_json(path, "result file") if as_json else None, as_json, str(path))
 
 
@@ -179,6 +191,18 @@ def bench_scale(
     """How time and memory grow with the length of a video: 5, 15 and 60 minutes without --minutes."""
     path = _call("bench", "scale")(out, checkpoint=checkpoint, **({"minutes": minutes} if minutes else {}))
     _print(read_json(path, "result file") if as_json else None, as_json, str(path))
+
+
+@bench_app.command("dials")
+def bench_dials(
+    out: Annotated[Path, typer.Option()],
+    point: Annotated[list[str] | None, typer.Option(help="Points of the sweep; all without it.")] = None,
+    seed: int = 0,
+) -> None:
+    """Why this world: one dial of the simulated town turned at a time, on symbolic frames. About ten minutes of one core a point."""
+    dials = importlib.import_module("timescope_lite.dials")
+    for name in point or dials.POINTS:
+        print(dials.turn(name, out, seed=seed))
 
 
 @app.command()

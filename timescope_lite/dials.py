@@ -1,7 +1,7 @@
 """Why this world: the dials of Tiny Town turned one at a time, on symbolic frames, and what two-stage, one stage, focus and dense make of each.
 
-Points that only change the story, S or r start from one dense backbone and are fine-tuned alike; points that change what is trained from the first step (`joint`,
-K > 1) train from nothing with the same number of steps. One seed a point: read differences below four points as noise.
+Points that only change the story, S or r start from one dense backbone and are fine-tuned alike; points that change what is trained from the first step
+(`joint`, K > 1) train from nothing with the same number of steps. One seed a point: read differences below four points as noise.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from timescope_lite.model.checkpoint import load, save
 from timescope_lite.model.timescope import ModelConfig, TimeScope
 from timescope_lite.results import write_result
 from timescope_lite.text import Vocabulary, Writer
-from timescope_lite.train import ACTIVITIES_NEXT, BOTH, CURRICULUM, PLACES_FIRST, Phase, Trainer
+from timescope_lite.train import ACTIVITIES_NEXT, BOTH, CURRICULUM, HOPS_FIRST, Phase, Trainer
 from timescope_lite.world.domain import Domain, load_domains
 from timescope_lite.world.story import StoryConfig
 from timescope_lite.world.tasks import ask, in_words
@@ -67,12 +68,12 @@ POINTS = {
 
 @dataclass(frozen=True)
 class Effort:
-    """Training steps of a point: warm-up (each cue alone, then both), dense, and fine-tuning of each system."""
+    """Training steps of a point: warm-up (hops, activities alone, both), dense, and fine-tuning of each system; then what it is scored on."""
 
-    places: int = 700
-    activities: int = 900
+    hops: int = 400
+    activities: int = 700
     both: int = 200
-    dense: int = 1500
+    dense: int = 1200
     sft: int = 500
     videos: int = 24
     questions: int = 15
@@ -80,26 +81,25 @@ class Effort:
 
 def phases_from_nothing(effort: Effort, dial: Dial) -> list[Phase]:
     """Warm-up and dense pre-training; a `joint` point reads through the HVR with its window reloaded from the first step."""
-    how = {"r": (dial.r,), "sees": "reload"} if dial.joint else {}
-    alone = {"think": 0.0, "decay": 0.01} | how
+    how: dict[str, Any] = {"r": (dial.r,), "sees": "reload"} if dial.joint else {}
+    warm: dict[str, Any] = {"decay": 0.01} | how
     return [
-        Phase("places", effort.places, ((0.7, (32,)), (1.0, (32, 64))), PLACES_FIRST, **alone),
-        Phase("activities", effort.activities, ((1.0, (32,)),), ACTIVITIES_NEXT, coarse=0.15, **alone),
-        Phase("both", effort.both, ((1.0, (32, 64)),), BOTH, coarse=0.2, **alone),
+        Phase("hops", effort.hops, ((1.0, (64,)),), HOPS_FIRST, think=0.8, coarse=0.4, **warm),
+        Phase("activities", effort.activities, ((0.7, (32,)), (1.0, (32, 64))), ACTIVITIES_NEXT, think=0.5, coarse=0.2, **warm),
+        Phase("both", effort.both, ((1.0, (32, 64, 128)),), BOTH, think=0.5, coarse=0.25, **warm),
         Phase("dense", effort.dense, CURRICULUM, MIX, **how),
     ]
 
 
 def fine_tuning(effort: Effort, dial: Dial) -> dict[str, Phase]:
     """One fine-tuning per system, equal in steps: two-stage, one stage on what the budget leaves, focus, dense."""
-    plain = {"muon_lr": 0.013, "adam_lr": 2e-3, "decay": 0.6}
+    plain: dict[str, Any] = {"muon_lr": 0.013, "adam_lr": 2e-3, "decay": 0.6}
     lengths = ((1.0, (256, 512)),)
-    smallest_r = next(r for r in range(1, dial.S + 1) if dial.S % r == 0 and SECONDS / r <= BUDGET)
     return {
         "two_stage": Phase("two_stage", effort.sft, lengths, MIX, r=(dial.r,), sees="reload", misplaced=0.05, **plain),
-        "single_stage": Phase("single_stage", effort.sft, lengths, MIX, r=(smallest_r,), **plain),
-        "focus": Phase("focus", effort.sft, lengths, MIX, r=(smallest_r,), sees="focus", **plain),
-        "dense": Phase("dense", effort.sft, lengths, MIX, **plain),
+        "single_stage": Phase("single_stage", effort.sft, lengths, MIX, budget=BUDGET, coarse=0.0, **plain),
+        "focus": Phase("focus", effort.sft, lengths, MIX, budget=BUDGET, sees="focus", **plain),
+        "dense": Phase("dense", effort.sft, lengths, MIX, coarse=0.0, **plain),
     }
 
 
@@ -119,8 +119,11 @@ def with_segments(path: Path, S: int) -> TimeScope:
     return model.train()
 
 
-def turn(name: str, out: Path, effort: Effort | None = None, seed: int = 0, systems: Sequence[str] = ()) -> Path:
-    """Train and score one point of the sweep; returns its result.json. UserError for an unknown point. The backbone lies beside the points and is made once."""
+def turn(name: str, out: Path, effort: Effort | None = None, seed: int = 0) -> Path:
+    """Train and score one point of the sweep; returns its result.json. UserError for an unknown point. The backbone lies beside the points and is made once.
+
+    Every point trains two-stage and single-stage; `base` also focus and dense.
+    """
     if name not in POINTS:
         raise UserError(f"unknown point {name!r}: expected one of {', '.join(POINTS)}")
     started, effort, dial = time.time(), effort or Effort(), POINTS[name]
@@ -135,7 +138,7 @@ def turn(name: str, out: Path, effort: Effort | None = None, seed: int = 0, syst
         save(backbone, model, None, {"seed": seed, "effort": dataclasses.asdict(effort)})
     rows = []
     for number, (system, phase) in enumerate(fine_tuning(effort, dial).items()):
-        if systems and system not in systems:
+        if system in {"focus", "dense"} and name != "base":
             continue
         model = with_segments(backbone, dial.S)
         _train(model, domains, source, phase, dial, seed + 1000 * (10 + number), folder / "log.jsonl")
@@ -165,5 +168,6 @@ def _score(
         rng = np.random.default_rng((777, i, 5))
         asked = [ask(story, KINDS[n % len(KINDS)], rng) for n in range(effort.questions)]
         items = [Item(f"{i:03d}", story.domain.name, i, SECONDS, in_words(story, q), q) for q in asked if q is not None]
-        rows += run_systems(Video(model, features, SECONDS, dial.r), items, writer, systems, (BUDGET,))
+        video = Video(model, features, SECONDS, dial.r)
+        rows += run_systems(lambda system, video=video: video, items, writer, systems, (BUDGET,))  # type: ignore[misc]
     return rows

@@ -4,36 +4,82 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
-from timescope_lite.baselines import NO_BUDGET, SYSTEMS, Video
+from timescope_lite.baselines import NO_BUDGET, OWN_TRAINING, SYSTEMS, Video
 from timescope_lite.common import UserError, atomic_path, pick_device
 from timescope_lite.corpus import Item, build, get_split, read_questions
 from timescope_lite.grounding import TINY, Answer, feature_stream
 from timescope_lite.intervals import Interval, covers, parse_intervals, tiou
 from timescope_lite.metrics import bootstrap
-from timescope_lite.model.checkpoint import Checkpoint, from_manifest, load
+from timescope_lite.model.checkpoint import Checkpoint, from_manifest, load, manifest_of, same_encoder
 from timescope_lite.results import Metric, write_result
-from timescope_lite.text import DIRECT, THINK, Writer
+from timescope_lite.text import THINK, Writer
 from timescope_lite.world.domain import load_domains
 
 BUDGETS = (64, 128, 256)
 
 
-def load_video(checkpoint: Checkpoint, path: Path, r: int = 16) -> Video:
-    """A video file as frame features, ready for every system."""
-    parts = list(feature_stream(checkpoint, path))
-    return Video(checkpoint.model, torch.cat([features for features, _ in parts]), sum(valid for _, valid in parts), r)
+class Weights:
+    """Which checkpoint each system reads with: one for all, or those of a folder with a manifest (`baselines.OWN_TRAINING`)."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """`path`: a checkpoint, a folder with a manifest, or None for the shipped one."""
+        self.folder = Path(path) if path is not None and Path(path).is_dir() else None
+        device = pick_device()
+        self.main = from_manifest(self.folder, "two_stage", device) if self.folder else load(TINY if path is None else Path(path), device)
+        self._owned: dict[str, Checkpoint] = {"two_stage": self.main}
+
+    def owner(self, system: str) -> str:
+        """The trained system whose weights `system` reads with: its own where they are at hand, else the two-stage model's."""
+        own = OWN_TRAINING.get(system, "two_stage")
+        return own if self.folder and own in manifest_of(self.folder) else "two_stage"
+
+    def of(self, system: str) -> Checkpoint:
+        """The checkpoint for `system`, read when first asked for. UserError if its frame encoder is another one: features are computed once."""
+        owner = self.owner(system)
+        if owner not in self._owned:
+            self._owned[owner] = from_manifest(self.folder, owner, pick_device()) if self.folder else self.main
+            if not same_encoder(self._owned[owner], self.main):
+                raise UserError(
+                    f"the checkpoint of {owner!r} in {self.folder} has another frame encoder than that of 'two_stage'; train both from one"
+                )
+        return self._owned[owner]
+
+    def about(self) -> dict[str, Any]:
+        """Seed, steps and commit of every checkpoint that was used."""
+        return {owner: checkpoint.about for owner, checkpoint in self._owned.items()}
+
+
+class Videos:
+    """One video file for all systems: its features are computed once, its memories once per checkpoint."""
+
+    def __init__(self, weights: Weights, path: Path, r: int = 16) -> None:
+        self.weights, self.r = weights, r
+        parts = list(feature_stream(weights.main, path))
+        self.features, self.num_valid = torch.cat([features for features, _ in parts]), sum(valid for _, valid in parts)
+        self._videos: dict[str, Video] = {}
+
+    def of(self, system: str) -> Video:
+        """The video as `system` reads it."""
+        owner = self.weights.owner(system)
+        if owner not in self._videos:
+            checkpoint = self.weights.of(system)
+            self._videos[owner] = Video(checkpoint.model, self.features, self.num_valid, self.r, checkpoint.encoder)
+        return self._videos[owner]
 
 
 def row_of(item: Item, system: str, answer: Answer | None, seconds: float) -> dict[str, Any]:
-    """One result row: what was asked, what came back, and how far off it is. `answer` None: unparsable, scores 0 and stays in."""
-    q, truth = item.question, Interval(item.question.start_s, item.question.end_s)
+    """One result row: what was asked, what came back, and how far off it is. `answer` None: unparsable, scores 0 and stays in.
+
+    An answer "not in this video" scores 0 where the evidence is there; where it is absent, `right` says whether the system said so.
+    """
+    q = item.question
     row: dict[str, Any] = {
         "system": system,
         "video": item.video,
@@ -44,25 +90,30 @@ def row_of(item: Item, system: str, answer: Answer | None, seconds: float) -> di
         "cue": "named" if q.cue_named else "hidden",
         "bucket": bucket_of(item.duration_s),
         "duration_s": item.duration_s,
-        "truth": [q.start_s, q.end_s],
+        "truth": None if q.absent else [q.start_s, q.end_s],
         "seconds": round(seconds, 4),
         "unparsable": answer is None,
         "tiou": 0.0,
     }
     if answer is None:
         return row
-    row |= {
-        "answer": [answer.start_s, answer.end_s],
-        "confidence": answer.confidence,
-        "attended_frames": answer.attended_frames,
-        "note": answer.note,
-    }
-    row["tiou"] = tiou(Interval(answer.start_s, answer.end_s), truth)
+    row |= {"said_absent": answer.absent, "confidence": answer.confidence, "attended_frames": answer.attended_frames, "note": answer.note}
+    if q.absent:
+        return row
+    truth = Interval(q.start_s, q.end_s)
+    row["answer"] = [answer.start_s, answer.end_s]
+    row["tiou"] = 0.0 if answer.absent else tiou(Interval(answer.start_s, answer.end_s), truth)
     if answer.window is not None:
         row["window"] = list(answer.window)
         row["covered"] = covers(Interval(*answer.window), truth)
         row["reload_share"] = (answer.window[1] - answer.window[0]) / item.duration_s
     return row
+
+
+def hops_of(item: Item, answer: Answer, writer: Writer) -> list[bool]:
+    """Hop by hop, whether the reasoning that the system wrote is that of the story (one value per token of the true chain, <so> left out)."""
+    true = writer.reasoning(item.domain, item.question)[:-1]
+    return [n < len(answer.chain) and answer.chain[n] == token for n, token in enumerate(true)]
 
 
 def bucket_of(duration_s: float) -> str:
@@ -71,15 +122,15 @@ def bucket_of(duration_s: float) -> str:
 
 
 def run_systems(
-    video: Video, items: Sequence[Item], writer: Writer, systems: Iterable[str], budgets: Iterable[float], think: bool = True
+    video_of: Callable[[str], Video], items: Sequence[Item], writer: Writer, systems: Iterable[str], budgets: Iterable[float]
 ) -> list[dict[str, Any]]:
-    """Every system at every budget on the questions of one video. Rows are named `system@budget`."""
-    prompts = [[*writer.vocabulary.encode(item.text), THINK if think else DIRECT] for item in items]
+    """Every system at every budget on the questions of one video, `video_of(system)`. Rows are named `system@budget`."""
+    prompts = [[*writer.vocabulary.encode(item.text), THINK] for item in items]
     questions = [item.question for item in items]
     rows = []
     for name in systems:
         for budget in (None,) if name in NO_BUDGET else tuple(budgets):
-            started = time.perf_counter()
+            video, started = video_of(name), time.perf_counter()
             try:
                 answers = SYSTEMS[name](video, prompts, questions, float(budget or 0))
             except UserError as error:
@@ -88,7 +139,9 @@ def run_systems(
                 continue  # this video does not fit into this budget: the cell says so by its n
             each = (time.perf_counter() - started) / len(items)
             label = name if budget is None else f"{name}@{budget:g}"
-            rows += [row_of(item, label, answer, each) for item, answer in zip(items, answers, strict=True)]
+            for item, answer in zip(items, answers, strict=True):
+                row = row_of(item, label, answer, each)
+                rows.append(row | {"hops": hops_of(item, answer, writer)} if answer.chain and not item.question.absent else row)
     return rows
 
 
@@ -104,10 +157,40 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Metric]:
     return metrics
 
 
+# The differences that the course reports, each paired question by question.
+DIFFERENCES = (
+    ("two_stage@128", "single_stage_trained@128"),
+    ("two_stage@128", "single_stage_long@128"),
+    ("two_stage@128", "uniform@128"),
+    ("two_stage@128", "two_stage_no_cot@128"),
+    ("two_stage@128", "retrieve_then_fine@128"),
+    ("two_stage@128", "focus_trained@128"),
+    ("focus_trained@128", "single_stage_trained@128"),
+    ("two_stage@128", "dense"),
+)
+
+
+def differences(rows: Sequence[dict[str, Any]]) -> dict[str, Metric]:
+    """R1@0.5 of one system minus another's, as "a - b/bucket/r1@0.5_difference", intervals over videos; pairs of which a system is missing are left out."""
+    hits: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
+    for row in rows:
+        hits.setdefault(row["system"], {})[row["video"], row["text"]] = row
+    metrics: dict[str, Metric] = {}
+    for a, b in DIFFERENCES:
+        shared = [key for key in hits.get(a, {}) if key in hits.get(b, {})]
+        for bucket, chosen in _buckets([hits[a][key] for key in shared]).items():
+            pairs = [(row, hits[b][row["video"], row["text"]]) for row in chosen if row["truth"] is not None]
+            if pairs:
+                each = [float(x["tiou"] >= 0.5) - float(y["tiou"] >= 0.5) for x, y in pairs]
+                estimate = bootstrap(each, [x["video"] for x, _ in pairs])
+                metrics[f"{a} - {b}/{bucket}/r1@0.5_difference"] = Metric(estimate.value, estimate.low, estimate.high, estimate.n)
+    return metrics
+
+
 def _buckets(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     named: dict[str, list[dict[str, Any]]] = {"all": list(rows)}
     for row in rows:
-        for name in (row["bucket"], f"task={row['task']}", f"domain={row['domain']}", f"cue={row['cue']}"):
+        for name in (row["bucket"], f"task={row['task']}", f"kind={row['kind']}", f"domain={row['domain']}", f"cue={row['cue']}"):
             named.setdefault(name, []).append(row)
         if row["duration_s"] >= 256:
             named.setdefault("ge256s", []).append(row)
@@ -115,13 +198,23 @@ def _buckets(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _metrics(rows: Sequence[dict[str, Any]]) -> dict[str, tuple[list[float], list[str]]]:
-    """Per metric the values and the video of each."""
+    """Per metric the values and the video of each. On questions whose evidence is absent the only metric is whether that was said."""
     videos = [row["video"] for row in rows]
+    said = [float(row.get("said_absent", False)) for row in rows]
+    if all(row["truth"] is None for row in rows):
+        return {"said_absent": (said, videos)}
     found: dict[str, tuple[list[float], list[str]]] = {
         f"r1@{m}": ([float(row["tiou"] >= m) for row in rows], videos) for m in (0.3, 0.5, 0.7)
     }
     found |= {"miou": ([row["tiou"] for row in rows], videos), "unparsable": ([float(row["unparsable"]) for row in rows], videos)}
-    found["seconds"] = ([row["seconds"] for row in rows], videos)
+    found |= {"seconds": ([row["seconds"] for row in rows], videos), "said_absent": (said, videos)}
+    told = [row for row in rows if row.get("hops")]
+    for hop in range(max((len(row["hops"]) for row in told), default=0)):
+        heard = [row for row in told if len(row["hops"]) > hop]
+        if len({row["video"] for row in heard}) > 1:
+            found[f"hop{hop + 1}_right"] = ([float(row["hops"][hop]) for row in heard], [row["video"] for row in heard])
+    if len({row["video"] for row in told}) > 1:
+        found["chain_right"] = ([float(all(row["hops"])) for row in told], [row["video"] for row in told])
     reloaded = [row for row in rows if "covered" in row]
     if reloaded:
         groups = [row["video"] for row in reloaded]
@@ -151,43 +244,40 @@ def evaluate(
     started = time.time()
     # Everything that can be refused is refused before a video is rendered.
     get_split(split)
-    checkpoint = None if predictions is not None else checkpoint_of(checkpoints)
+    for system in systems:
+        if system not in SYSTEMS:
+            raise UserError(f"unknown system {system!r}: expected one of {', '.join(SYSTEMS)}")
+    weights = None if predictions is not None else Weights(checkpoints)
     given = None if predictions is None else read_predictions(predictions)
     folder = build(split, seed, root)
     items = read_questions(folder)
     rows = score_predictions(items, given) if given is not None else []
-    rows += _evaluate_checkpoint(checkpoint, folder, items, systems, budgets) if checkpoint else []
-    about = checkpoint.about if checkpoint else {}
+    rows += _evaluate_weights(weights, folder, items, systems, budgets) if weights else []
     with atomic_path(Path(out) / "rows.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    owners = {system: weights.owner(system) for system in systems} if weights else {}
+    about = {"weights": owners, "checkpoints": weights.about()} if weights else {}
     return write_result(
         out,
         name=f"evaluate-{folder.name}",
-        metrics=summarise(rows),
-        config={"split": split, "systems": list(systems), "budgets": list(budgets), "checkpoint": about},
+        metrics=summarise(rows) | differences(rows),
+        config={"split": split, "systems": list(systems), "budgets": list(budgets)} | about,
         seed=get_split(split).seed if seed is None else seed,
         wall_s=round(time.time() - started, 1),
     )
 
 
-def _evaluate_checkpoint(
-    checkpoint: Checkpoint, folder: Path, items: Sequence[Item], systems: Sequence[str], budgets: Sequence[float]
+def _evaluate_weights(
+    weights: Weights, folder: Path, items: Sequence[Item], systems: Sequence[str], budgets: Sequence[float]
 ) -> list[dict[str, Any]]:
-    writer = Writer(checkpoint.model.vocabulary, load_domains().values())
+    writer = Writer(weights.main.model.vocabulary, load_domains().values())
     by_video: dict[str, list[Item]] = {}
     for item in items:
         by_video.setdefault(item.video, []).append(item)
     rows: list[dict[str, Any]] = []
     for name, asked in tqdm(by_video.items(), desc="evaluating"):
-        rows += run_systems(load_video(checkpoint, folder / name), asked, writer, systems, budgets)
+        rows += run_systems(Videos(weights, folder / name).of, asked, writer, systems, budgets)
     return rows
-
-
-def checkpoint_of(path: Path | None) -> Checkpoint:
-    """The checkpoint to evaluate: the shipped one (None), a file, or `two_stage` of a folder with a manifest."""
-    if path is not None and Path(path).is_dir():
-        return from_manifest(Path(path), "two_stage", pick_device())
-    return load(TINY if path is None else Path(path), pick_device())
 
 
 Predictions = dict[tuple[str, str], Any]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from timescope_lite.common import UserError, pick_device, write_json
 from timescope_lite.intervals import Interval
-from timescope_lite.model.checkpoint import Checkpoint, from_manifest, load
+from timescope_lite.model.checkpoint import Checkpoint, from_manifest, load, write_tensors
 from timescope_lite.model.memory import Memory
 from timescope_lite.model.timescope import Coarse, TimeScope
 from timescope_lite.text import DIRECT, THINK
@@ -183,30 +183,23 @@ def describe(checkpoint: Checkpoint, memory: Memory, answer: Answer) -> Groundin
 
 
 def in_plain_words(checkpoint: Checkpoint, chain: tuple[int, ...]) -> str:
-    """Reasoning tokens as a sentence: what to look for, then the way there."""
+    """Reasoning tokens as sentences: the places on the way, then what to look for there (of two activities, the first before the second)."""
     phrases = [text for text in (checkpoint.model.vocabulary.decode([token]) for token in chain) if not text.startswith("<")]
     if not phrases:
         return "(no reasoning)"
-    what = phrases[0] if len(phrases[0].split()) == 3 else None
-    path = phrases[1:] if what else phrases
-    way = ", and from there the sign leads to ".join(f"the {place}" for place in path)
-    return f"Look for: {what}. Go to {way}." if what and path else f"Look at {way}." if path else f"Look for: {what}."
+    what = [phrase for phrase in phrases if len(phrase.split()) == 3]
+    way = ", and from there the sign leads to ".join(f"the {phrase}" for phrase in phrases if phrase not in what)
+    look_for = what[0] if len(what) == 1 else f"the last time {' before '.join(what)}" if what else ""
+    return " ".join(filter(None, [f"Go to {way}." if way else "", f"Look for: {look_for}." if look_for else ""]))
 
 
 def encode(video: str | Path, out: str | Path, *, checkpoint: Path | None = None, r: int = 16) -> Path:
     """Stream a video and write its HVR and DVR to a folder (safetensors) with a manifest of sizes; returns the manifest's path."""
-    from safetensors.torch import save_file
-
-    from timescope_lite.common import atomic_path
-
     ready = shipped_checkpoint() if checkpoint is None else load(checkpoint, pick_device())
     memory = open_video(ready, Path(video), r)
     kinds = {"hvr": memory.hvr, "dvr": memory.dvr.reload(0, memory.num_segments - 1)}
     for name, layers in kinds.items():
-        tensors = {
-            f"layer{i}.{part}": tensor.cpu().contiguous() for i, layer in enumerate(layers) for part, tensor in layer._asdict().items()
-        }
-        with atomic_path(Path(out) / f"{name}.safetensors") as temporary:
-            save_file(tensors, temporary)
+        tensors = {f"layer{i}.{part}": tensor for i, layer in enumerate(layers) for part, tensor in layer._asdict().items()}
+        write_tensors(Path(out) / f"{name}.safetensors", tensors)
     sizes = {"video": Path(video).name, "frames": memory.num_valid, "segments": memory.num_segments, "r": r} | memory.counters()
     return write_json(Path(out) / "manifest.json", sizes)

@@ -601,7 +601,7 @@ def _attention_map(axes: Axes, name: str, weights: np.ndarray, slots: int, n: in
 
 @styled
 def growth(x: ArrayLike, curves: Mapping[str, ArrayLike], xlabel: str, ylabel: str, title: str) -> Picture:
-    """Curves over the same x, each named at its end; the vertical axis begins at 0."""
+    """Curves over the same x, each named at its end; the vertical axis begins at 0, or below where a curve does."""
     figure, axes = _picture(title, f"{title}. Curves of {ylabel} over {xlabel}: ", height=4.8)
     at = np.asarray(x, dtype=float)
     drawn = {name: np.asarray(values, dtype=float) for name, values in curves.items()}
@@ -612,9 +612,36 @@ def growth(x: ArrayLike, curves: Mapping[str, ArrayLike], xlabel: str, ylabel: s
         axes.plot(at, y, color=colour, marker="o" if len(at) <= 24 else "", ms=6)
         level = min(float(y[-1]), level - 0.075 * top)  # names do not lie on each other
         axes.annotate(name, (at[-1], level), (10, 0), textcoords="offset points", va="center", color=colour, fontweight="bold")
-    axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(min(0.0, level) - 0.04 * top, 1.08 * top), xlim=(at[0], at[-1] + 0.22 * (at[-1] - at[0])))
+    lowest = min(0.0, level, *(float(y.min()) for y in drawn.values()))
+    axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(lowest - 0.04 * top, 1.08 * top), xlim=(at[0], at[-1] + 0.22 * (at[-1] - at[0])))
     axes.set_xticks([tick for tick in MaxNLocator(integer=True).tick_values(at[0], at[-1]) if at[0] <= tick <= at[-1]])
     axes.grid(color=PALE)
+    return figure
+
+
+@styled
+def budget_lines(read: Mapping[str, ArrayLike], budgets: Sequence[float], title: str = "") -> Picture:
+    """Frames' worth that attention reads against the number of reloaded segments, a line per name; a dot where each meets a budget (dotted).
+
+    `read` maps a name to the frames for 0, 1, 2, ... reloaded segments.
+    """
+    lines = {name: np.asarray(frames, dtype=float) for name, frames in read.items()}
+    fits = {(name, b): int(np.flatnonzero(y <= b)[-1]) for name, y in lines.items() for b in budgets if y[0] <= b}
+    said = "; ".join(f"{name}: {n} segments within {b:g} frames" for (name, b), n in fits.items())
+    longest = max(map(len, lines.values()))
+    figure, axes = _picture(title or said, f"{title or said}. Lines that rise with every reloaded segment. {said}.", height=4.8)
+    for b in budgets:
+        axes.axhline(b, color=GREY, ls=":", lw=2)
+        axes.annotate(f"budget {b:g}", (longest, b), (4, 0), textcoords="offset points", va="center", color=GREY)
+    for (name, y), colour in zip(lines.items(), CYCLE, strict=False):
+        axes.plot(y, color=colour, label=name)
+        for b in budgets:
+            if (name, b) in fits:
+                axes.plot(fits[name, b], y[fits[name, b]], "o", color=colour, ms=11, mec="white", zorder=4)
+                axes.annotate(f"{fits[name, b]}", (fits[name, b], y[fits[name, b]]), (0, 9), textcoords="offset points", ha="center")
+    axes.set(xlabel="segments reloaded", ylabel="frames' worth read", xlim=(0, longest * 1.14), ylim=(0, None))
+    axes.grid(color=PALE)
+    axes.legend(loc="upper left", ncols=len(lines))
     return figure
 
 
@@ -720,4 +747,25 @@ def estimate_curves(curves: Mapping[str, Mapping[int, Estimate]], xlabel: str, y
     axes.set_xlim(ticks[0] * 0.9, ticks[-1] * 1.9)
     axes.minorticks_off()
     axes.grid(color=PALE)
+    return figure
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------------------------
+
+
+@styled
+def code_map(codes: Mapping[str, ArrayLike], duration_s: float, title: str) -> Picture:
+    """Codes as stripes, one panel per name: (codes, dimensions) of numbers in -1..1 over `duration_s` seconds, the first dimension below."""
+    figure = Picture(figsize=(12.8, 1.2 + 2.6 * len(codes)), layout="constrained")
+    sizes = "; ".join(f"{name}: {len(np.asarray(code))} codes, mean size {np.abs(code).mean():.2f}" for name, code in codes.items())
+    figure.alt_text = f"{title}. Stripes over time, slow ones below. {sizes}."
+    figure.suptitle(textwrap.fill(title, 100), x=0.012, ha="left", fontsize=17, fontweight="bold")
+    look: dict[str, Any] = {"aspect": "auto", "origin": "lower", "interpolation": "nearest", "extent": (0, duration_s, 0, 1)}
+    shades = LinearSegmentedColormap.from_list("signed", [BLUE, "white", RED])
+    grid = figure.subplots(len(codes), 1, squeeze=False)[:, 0]
+    for axes, (name, code) in zip(grid, codes.items(), strict=True):
+        shown = axes.imshow(np.asarray(code, dtype=float).T, cmap=shades, vmin=-1, vmax=1, **look)
+        axes.set(title=name, ylabel="slow to fast", yticks=[], xlabel="seconds" if axes is grid[-1] else "")
+        axes.spines[:].set(visible=True, color=GREY)
+    figure.colorbar(shown, ax=list(grid), ticks=[-1, 0, 1], pad=0.01)
     return figure

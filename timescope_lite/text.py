@@ -120,6 +120,11 @@ class Vocabulary:
             i += length
         return ids
 
+    def names(self, tokens: Sequence[int]) -> list[list[str]]:
+        """The parts of every phrase among `tokens`, in order: `red mill` -> [red, mill], an activity is one part."""
+        first = len(SPECIALS)
+        return [_parts(self.phrases[token - first]) for token in tokens if first <= token < self.num_phrases]
+
     def _unknown(self, words: list[str], i: int) -> str:
         word = words[i]
         known = list(dict.fromkeys(part for phrase in self.phrases for part in phrase.split()))
@@ -197,9 +202,13 @@ class Writer:
 
     def chain(self, story: Story, question: Question) -> list[int]:
         """The reasoning: the places that one visits on the way, what to look for there, then <so>. Where the evidence is absent, <so> alone."""
+        return self.reasoning(story.domain.name, question)
+
+    def reasoning(self, domain: str, question: Question) -> list[int]:
+        """`chain` where only the domain's name is at hand."""
         if question.absent:
             return [SO]
-        tokens = self.tokens[story.domain.name]
+        tokens = self.tokens[domain]
         what = [int(tokens.activity[word]) for word in (question.word, question.other) if word >= 0]
         return [*(int(tokens.place[p]) for p in question.path), *what, SO]
 

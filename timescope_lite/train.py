@@ -21,17 +21,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from timescope_lite.common import UserError, atomic_path, pick_device, pick_dtype, project_root, read_json, write_json
+from timescope_lite.common import UserError, pick_device, pick_dtype, project_root, read_json, write_json
 from timescope_lite.corpus import Batch, CachedSource, Mix, Pile, PixelSource, Symbols, draw_question, like_a_codec
-from timescope_lite.model.checkpoint import save
+from timescope_lite.model.checkpoint import save, write_tensors
 from timescope_lite.model.decoder import DecoderConfig
 from timescope_lite.model.frame_encoder import FrameEncoder, FrameEncoderConfig
 from timescope_lite.model.timescope import Encoded, ModelConfig, TimeScope
-from timescope_lite.text import CHAIN_LOSS, DIRECT, THINK, TIME_LOSS, Vocabulary, Writer
+from timescope_lite.text import CHAIN_LOSS, DIRECT, NUM_SECONDS, THINK, TIME_LOSS, Vocabulary, Writer
 from timescope_lite.world.domain import Domain, load_domains
 from timescope_lite.world.render import render_frames, to_model_size
 from timescope_lite.world.story import tell
@@ -47,6 +47,7 @@ class Phase:
 
     `sees` is what a fine question reads: `all` (dense or single-stage, over what r leaves), `reload` (HVR with the window reloaded), `focus` (HVR of
     the window only). With a `budget` (frames' worth) r is the smallest that brings a video within it, or, if `sampled`, frames are left out instead.
+    `whole_clock`: a time competes with all seconds of the clock, not only with those of its video.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Phase:
     absent: float = 0.0
     budget: int | None = None
     sampled: bool = False
+    whole_clock: bool = False
     muon_lr: float = 0.02
     adam_lr: float = 3e-3
     decay: float = 0.3
@@ -104,15 +106,16 @@ TASKS = {
     "next_place": 0.03,
     "effect": 0.03,
 }
+HOPS_FIRST = {"explicit": 0.25, "sign1": 0.2, "sign2": 0.2, "next_place": 0.15, "place": 0.1, "effect": 0.1}
 PLACES_FIRST = {"explicit": 0.42, "activity": 0.28, "place": 0.25, "effect": 0.05}
-ACTIVITIES_NEXT = {"activity": 0.55, "explicit": 0.35, "place": 0.1}
-BOTH = {"explicit": 0.4, "activity": 0.3, "place": 0.1, "effect": 0.05, "order_at": 0.15}
+ACTIVITIES_NEXT = {"activity": 0.5, "explicit": 0.3, "sign1": 0.1, "next_place": 0.05, "place": 0.05}
+BOTH = {"explicit": 0.3, "activity": 0.25, "sign1": 0.1, "sign2": 0.1, "order_at": 0.15, "place": 0.05, "effect": 0.05}
 CURRICULUM = ((0.2, (64,)), (0.45, (64, 128)), (0.7, (128, 256)), (1.0, (256, 512)))
 MINUTES = (128, 256, 256, 512, 512, 512, 1024)
 MINUTES_AND_HOURS = (*MINUTES, 1024, 3600)
 
 
-def loss_of(model: TimeScope, batch: Batch, r: int, sees: str) -> tuple[Tensor, Tensor]:
+def loss_of(model: TimeScope, batch: Batch, r: int, sees: str, whole_clock: bool = False) -> tuple[Tensor, Tensor]:
     """The loss of a batch, and the cross-entropy of every supervised token, (B, Q, T), zero elsewhere.
 
     Loss = time codes summed per question, averaged over questions, plus the mean over reasoning tokens. A time competes with the seconds of its video
@@ -127,7 +130,8 @@ def loss_of(model: TimeScope, batch: Batch, r: int, sees: str) -> tuple[Tensor, 
         cost[words] = F.cross_entropy(model.word_logits(hidden[words]).float(), targets[words], reduction="none")
     per_video = []
     for b, clock in enumerate(batch.clock.tolist()):
-        scores = model.time_logits(hidden[b][times[b]], clock, encoded.num_frames).float()
+        clock, num = (0, NUM_SECONDS) if whole_clock else (clock, encoded.num_frames)
+        scores = model.time_logits(hidden[b][times[b]], clock, num).float()
         seconds = targets[b][times[b]] - model.vocabulary.first_second - clock
         per_video.append(F.cross_entropy(scores, (seconds + 1).clamp(min=0), reduction="none"))  # <absent> is below every second
     cost[times] = torch.cat(per_video)
@@ -221,8 +225,7 @@ class Trainer:
             for i, state in optimizer.state_dict()["state"].items():
                 tensors |= {f"{name}.{i}.{key}": torch.as_tensor(value) for key, value in state.items()}
         header = {"phase": str(phase_number), "step": str(self.step), "steps": str(self.phase.steps)}
-        with atomic_path(path) as temporary:
-            save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, temporary, metadata=header)
+        write_tensors(path, tensors, header)
 
     def load_state(self, path: Path) -> None:
         """Continue from `save_state`."""
@@ -247,7 +250,7 @@ class Trainer:
         videos, questions = max(1, FRAMES_PER_STEP // seconds), min(MAX_QUESTIONS, seconds // 4)
         batch = self.pile.batch(self.step, seconds, videos, questions, mix, stride).to(self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            loss, cost = loss_of(self.model, batch, r, phase.sees)
+            loss, cost = loss_of(self.model, batch, r, phase.sees, phase.whole_clock)
         if not math.isfinite(loss.item()):
             raise UserError(
                 f"the loss is {loss.item()} at step {self.step} of phase {phase.name!r}; the last good state is kept: lower the learning rate"
@@ -305,7 +308,7 @@ class Recipe:
 
     def key(self, phase_number: int, seed: int) -> str:
         """A name for the weights after a phase: recipes that agree up to there share it. Phase -1 is the frame encoder."""
-        parts = dataclasses.asdict(self) | {
+        parts: dict[str, Any] = dataclasses.asdict(self) | {
             "phases": [dataclasses.asdict(p) for p in self.phases[: phase_number + 1]],
             "seed": seed,
             "system": None,
@@ -314,7 +317,7 @@ class Recipe:
         return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:16]
 
 
-TRAINED_SYSTEMS = ("two_stage", "two_stage_no_cot", "single_stage", "uniform", "dense", "focus")
+TRAINED_SYSTEMS = ("two_stage", "two_stage_no_cot", "single_stage", "single_stage_long", "uniform", "dense", "focus")
 SCALES = {
     "smoke": (0.004, 4),
     "lab": (1.0, 4),
@@ -331,19 +334,17 @@ def recipe(profile: str, system: str = "two_stage", depth: int | None = None) ->
     """`smoke` proves that it runs, `lab` trains tiny on CPU cores, `full` trains base, twice the steps at twice the depth. UserError for an unknown name.
 
     Each cue is learned alone before it is asked for together with others: in a world of chapters a model that has found the place has no reason left to
-    look for the activity (docs/LOG.md). The controls share all phases up to `dense` (without reasoning: up to `both`) and get as many steps after it.
+    look for the activity (docs/LOG.md). The controls share all phases up to `dense` and get as many steps after it; the one without reasoning never sees a
+    chain, from its first step on.
     """
     if profile not in SCALES:
         raise UserError(f"unknown profile {profile!r}: expected one of {', '.join(SCALES)}")
     if system not in TRAINED_SYSTEMS:
         raise UserError(f"no recipe for the system {system!r}: expected one of {', '.join(TRAINED_SYSTEMS)}")
     scale, own_depth = SCALES[profile]
-    alone: dict[str, Any] = {"think": 0.0, "decay": 0.01}
     think = 0.0 if system == "two_stage_no_cot" else 0.6
     phases = (
-        Phase("places", 1000, ((0.7, (32,)), (1.0, (32, 64))), PLACES_FIRST, coarse=0.3, **alone),
-        Phase("activities", 1000, ((1.0, (32,)),), ACTIVITIES_NEXT, coarse=0.15, **alone),
-        Phase("both", 300, ((1.0, (32, 64)),), BOTH, coarse=0.2, **alone),
+        *(_warm_up() if think else _warm_up_without_reasoning()),
         Phase("dense", 2000, CURRICULUM, TASKS, think=think, absent=0.03),
         *_fine_tuning(system, think),
     )
@@ -352,22 +353,50 @@ def recipe(profile: str, system: str = "two_stage", depth: int | None = None) ->
     return Recipe(system, frames, scaled, decoder=decoder_of(depth or own_depth), pool_frames=80_000 if scale >= 1 else 4_000)
 
 
+def _warm_up() -> tuple[Phase, ...]:
+    """Reading a word at a place is learned first, in 300 steps; writing the time of a place follows from it, then activities alone, then both."""
+    return (
+        Phase("hops", 500, ((1.0, (64,)),), HOPS_FIRST, think=0.8, coarse=0.4, decay=0.01),
+        Phase("activities", 800, ((0.7, (32,)), (1.0, (32, 64))), ACTIVITIES_NEXT, think=0.5, coarse=0.2, decay=0.01),
+        Phase("both", 300, ((1.0, (32, 64, 128)),), BOTH, think=0.5, coarse=0.25, decay=0.01),
+    )
+
+
+def _warm_up_without_reasoning() -> tuple[Phase, ...]:
+    """Without a chain there is no word to read. Places alone take 700 steps to start, and only if a time competes with the whole clock."""
+    alone: dict[str, Any] = {"think": 0.0, "decay": 0.01, "whole_clock": True}
+    return (
+        Phase("places", 1000, ((0.7, (32,)), (1.0, (32, 64))), PLACES_FIRST, coarse=0.3, **alone),
+        Phase("activities", 1000, ((1.0, (32,)),), ACTIVITIES_NEXT, coarse=0.15, **alone),
+        Phase("both", 300, ((1.0, (32, 64)),), BOTH, coarse=0.2, **alone),
+    )
+
+
 def _fine_tuning(system: str, think: float) -> tuple[Phase, Phase]:
-    """The two stages of SFT, 400 + 1,400 steps for every system: plain localisation, then (two-stage) coarse-to-fine with temporal augmentation."""
-    how: dict[str, Any] = {
+    """The two stages of SFT, 400 + 1,400 steps for every system: plain localisation, then (two-stage) coarse-to-fine with temporal augmentation.
+
+    `single_stage_long` gets three times as many: a control must not lose by starvation.
+    """
+    ways: dict[str, dict[str, Any]] = {
         "two_stage": {"r": (16,), "sees": "reload"},
         "two_stage_no_cot": {"r": (16,), "sees": "reload"},
         "focus": {"budget": 128, "sees": "focus"},
         "single_stage": {"budget": 128, "coarse": 0.0},
+        "single_stage_long": {"budget": 128, "coarse": 0.0},
         "uniform": {"budget": 128, "coarse": 0.0, "sampled": True},
         "dense": {"coarse": 0.0},
-    }[system]
+    }
+    how = ways[system]
     coarse_to_fine = how.get("coarse") is None
     sft: dict[str, Any] = {"muon_lr": 0.013, "adam_lr": 2e-3, "absent": 0.04 * coarse_to_fine, "think": think} | how
     first = sft | {"coarse": 0.6 if coarse_to_fine else 0.0, "decay": 0.01}
     second = sft | {"coarse": 0.35 if coarse_to_fine else 0.0, "decay": 0.7, "misplaced": 0.04 * coarse_to_fine}
     lengths = MINUTES_AND_HOURS if system.startswith("two_stage") else MINUTES
-    return Phase("sft1", 400, ((1.0, (128, 256, 512)),), TASKS, **first), Phase("sft2", 1400, ((1.0, lengths),), TASKS, **second)
+    times = 3 if system == "single_stage_long" else 1
+    return (
+        Phase("sft1", 400 * times, ((1.0, (128, 256, 512)),), TASKS, **first),
+        Phase("sft2", 1400 * times, ((1.0, lengths),), TASKS, **second),
+    )
 
 
 def train(plan: Recipe, out: Path, seed: int = 0, resume: bool = False, every_minutes: float = 10.0, shared: Path | None = None) -> Path:
@@ -394,10 +423,9 @@ def train(plan: Recipe, out: Path, seed: int = 0, resume: bool = False, every_mi
         if _state_step(out / "state.safetensors", number):
             trainer.load_state(out / "state.safetensors")
         trainer.run(save=partial(Trainer.save_state, path=out / "state.safetensors", phase_number=number), every_minutes=every_minutes)
-        with atomic_path(shared / f"{plan.key(number, seed)}.safetensors") as temporary:
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, temporary)
+        write_tensors(shared / f"{plan.key(number, seed)}.safetensors", model.state_dict())
         right = free_running(model, Pile(domains, pixels, Writer(vocabulary, domains), seed), plan.phases[number])
-        _log_row(out / "log.jsonl", {"phase": plan.phases[number].name, "validation": "free-running"} | right)
+        _log_row(out / "log.jsonl", {"phase": plan.phases[number].name, "validation": "free-running", **right})
     about = {"system": plan.system, "seed": seed, "steps": {phase.name: phase.steps for phase in plan.phases}, "device": str(pick_device())}
     return save(out / f"{plan.system}.safetensors", model, encoder, about)
 
@@ -468,8 +496,7 @@ def _frozen_encoder(plan: Recipe, domains: Sequence[Domain], shared: Path, seed:
         encoder.load_state_dict(load_file(path))
         return encoder.eval().requires_grad_(False)
     encoder = pretrain_frames(domains, plan.encoder, plan.frames, seed, log)
-    with atomic_path(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}, temporary)
+    write_tensors(path, encoder.state_dict())
     return encoder
 
 
@@ -513,7 +540,7 @@ def pretrain_frames(
 ) -> FrameEncoder:
     """Train a frame encoder to name everything in a picture, then fix the scale of its features. Deterministic for a seed on one device type."""
     torch.manual_seed(seed)
-    encoder = FrameEncoder(dataclasses.replace(config, fields=Symbols(domains).sizes)).to(memory_format=torch.channels_last)
+    encoder = FrameEncoder(dataclasses.replace(config, fields=Symbols(domains).sizes)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     pixels, classes = picture_pool(domains, phase, seed)
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=phase.lr, weight_decay=0.01)
     rng, started = np.random.default_rng((seed, 18)), time.time()

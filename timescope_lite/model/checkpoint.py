@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ class Checkpoint:
 
 
 def save(path: Path, model: TimeScope, encoder: FrameEncoder | None, about: dict[str, Any]) -> Path:
-    """Write a checkpoint atomically: if the disk is full the previous one survives."""
+    """Write a checkpoint atomically, in half precision: if the disk is full the previous one survives. (A state to resume from keeps every bit: train.py.)"""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     header = {
         "format": FORMAT,
@@ -45,8 +46,16 @@ def save(path: Path, model: TimeScope, encoder: FrameEncoder | None, about: dict
     if encoder is not None:
         tensors |= {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
         header["encoder"] = json.dumps(dataclasses.asdict(encoder.config))
-    with atomic_path(Path(path)) as temporary:
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, metadata=header)
+    return write_tensors(path, {name: tensor.half() for name, tensor in tensors.items()}, header)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], header: dict[str, str] | None = None) -> Path:
+    """Write a safetensors file atomically. UserError where the disk refuses: what stood there before is kept."""
+    try:
+        with atomic_path(Path(path)) as temporary:
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata=header)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot write {path} ({error}); what stood there is kept: make room, or choose another folder") from None
     return Path(path)
 
 
@@ -87,7 +96,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
 
 
 def _fill(module: torch.nn.Module, tensors: dict[str, torch.Tensor], prefix: str, path: Path) -> None:
-    own = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    own = {name[len(prefix) :]: tensor.float() for name, tensor in tensors.items() if name.startswith(prefix)}
     try:
         module.load_state_dict(own)
     except RuntimeError as error:
@@ -105,9 +114,22 @@ def write_manifest(folder: Path, systems: dict[str, dict[str, str]]) -> Path:
     return write_json(Path(folder) / "manifest.json", entries)
 
 
+def manifest_of(folder: Path) -> dict[str, dict[str, str]]:
+    """The manifest of a folder of checkpoints: system -> file, sha256, result."""
+    return dict(read_json(Path(folder) / "manifest.json", "manifest of checkpoints"))
+
+
+def same_encoder(a: Checkpoint, b: Checkpoint) -> bool:
+    """Whether two checkpoints see with the same frame encoder, weight for weight."""
+    if a.encoder is None or b.encoder is None:
+        return a.encoder is b.encoder
+    other = b.encoder.state_dict()
+    return all(name in other and torch.equal(tensor, other[name]) for name, tensor in a.encoder.state_dict().items())
+
+
 def from_manifest(folder: Path, system: str, device: torch.device | None = None) -> Checkpoint:
     """The checkpoint of `system` in a folder with a manifest; a file that changed since it was listed is refused."""
-    manifest = read_json(Path(folder) / "manifest.json", "manifest of checkpoints")
+    manifest = manifest_of(folder)
     if system not in manifest:
         raise UserError(f"{folder} has no checkpoint of {system!r}; it has {', '.join(sorted(manifest))}")
     path = Path(folder) / manifest[system]["file"]

@@ -63,6 +63,11 @@ class FrameEncoder(nn.Module):
         hidden = self.hidden(images)
         return [head(hidden) for head in self.heads]
 
+    def classify(self, features: Tensor) -> list[Tensor]:
+        """What the heads say of standardised features (N, K, feature_width): scores per field, each (N, classes)."""
+        hidden = features.flatten(1) * self.std + self.mean
+        return [head(hidden) for head in self.heads]
+
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, size, size) in 0..1 -> standardised features (N, K, feature_width)."""
         flat = (self.hidden(images) - self.mean) / self.std

@@ -128,7 +128,7 @@ register(
         "02",
         answers_by_walking,
         _answers_cases,
-        "23 questions on 4 videos, 0 to 2 signs on, answers that come twice or never",
+        "58 questions on 9 videos of eight domains, 0 to 2 signs on, answers that come twice or never",
         (
             WrongAnswer(
                 "anywhere",
