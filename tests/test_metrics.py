@@ -15,6 +15,7 @@ from timescope_lite.metrics import (
     best_constant,
     bootstrap,
     bootstrap_difference,
+    calibration_error,
     centre_window,
     coverage,
     covered_shares,
@@ -24,6 +25,7 @@ from timescope_lite.metrics import (
     merged,
     query_iou,
     recall_at,
+    reliability,
     reload_share,
     reload_shares,
     score_answers,
@@ -473,3 +475,20 @@ def test_vtimellm_rounding_and_parsing_quirks_are_known_and_not_copied():
     )
     rounded_up = [iou for row, iou in zip(rows, ours, strict=True) if row["iou"] == 0.5 and iou < 0.5]
     assert len(rounded_up) == 2 and recall_at(rounded_up, 0.5) == 0
+
+
+# ---- calibration ----
+
+
+def test_calibration_by_hand():
+    """Two bins: 0.95 said and 3 of 4 true, 0.15 said and none of 1."""
+    said, hits = [0.95, 0.95, 0.95, 0.95, 0.15], [1, 1, 0, 1, 0]
+    found = reliability(said, hits)
+    assert [(b.confidence, b.came_true, b.n) for b in found] == [(pytest.approx(0.15), 0.0, 1), (pytest.approx(0.95), 0.75, 4)]
+    assert calibration_error(said, hits) == pytest.approx((0.15 + 4 * 0.2) / 5)
+    assert calibration_error([1.0, 1.0], [1, 1]) == 0
+    rng = np.random.default_rng(0)
+    honest = rng.random(20_000)
+    assert calibration_error(honest, rng.random(20_000) < honest) < 0.02
+    with pytest.raises(UserError, match="must lie between 0 and 1"):
+        reliability([1.2], [1])

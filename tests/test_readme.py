@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from timescope_lite import bench, cli, corpus, train
+from timescope_lite import bench, cli, corpus, dials, train
 from timescope_lite.corpus import SPLITS, Split, build, read_questions
 from timescope_lite.train import FramePhase
 
@@ -31,8 +31,9 @@ def stage(tmp_path_factory):
     patch.setenv("TIMESCOPE_DATA", str(folder / "data"))
     patch.setattr(bench, "MINUTES", (1,))
     small = train.recipe("smoke")
-    quick = train.Recipe(FramePhase(stories=3, frames_per_story=16, steps=2, batch=16), small.phases[-1:], pool_frames=256)
-    patch.setattr(train, "recipe", lambda profile: quick)
+    quick = train.Recipe("two_stage", FramePhase(stories=3, frames_per_story=16, steps=2, batch=16), small.phases[-1:], pool_frames=256)
+    patch.setattr(train, "recipe", lambda profile, system, depth: quick)
+    patch.setattr(dials, "POINTS", {})
     video = build("sample", root=folder, progress=False)
     item = read_questions(video)[0]
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in ('out = ""\nseed = 1', NOTEBOOK)])

@@ -201,8 +201,10 @@ def bench_dials(
 ) -> None:
     """Why this world: one dial of the simulated town turned at a time, on symbolic frames. About ten minutes of one core a point."""
     dials = importlib.import_module("timescope_lite.dials")
-    for name in point or dials.POINTS:
+    names = point or list(dials.POINTS)
+    for name in names:
         print(dials.turn(name, out, seed=seed))
+    print(f"{len(names)} points: {out}")
 
 
 @app.command()

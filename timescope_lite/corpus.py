@@ -288,12 +288,15 @@ class _Row:
 
 
 def draw_question(story: Story, kinds: Mapping[str, float], rng: np.random.Generator, absent: bool = False) -> Question:
-    """A question whose kind is drawn by weight; a kind that the story does not offer is drawn again."""
+    """A question whose kind is drawn by weight; a kind that the story does not offer is drawn again. UserError if it seems to offer none of them."""
     names, weights = list(kinds), np.array(list(kinds.values()), dtype=float)
-    while True:
+    for _ in range(1000):
         question = (ask_absent if absent else ask)(story, names[int(rng.choice(len(names), p=weights / weights.sum()))], rng)
         if question is not None:
             return question
+    raise UserError(
+        f"a story of {story.num_seconds} s offers no {'absent ' * absent}question of the kinds {', '.join(names)}; take others, or longer videos"
+    )
 
 
 def write_example(

@@ -25,7 +25,7 @@ from timescope_lite.model.checkpoint import load, save
 from timescope_lite.model.timescope import ModelConfig, TimeScope
 from timescope_lite.results import write_result
 from timescope_lite.text import Vocabulary, Writer
-from timescope_lite.train import ACTIVITIES_NEXT, BOTH, CURRICULUM, HOPS_FIRST, Phase, Trainer
+from timescope_lite.train import ACTIVITIES_NEXT, BOTH, CURRICULUM, PLACES_FIRST, Phase, Trainer
 from timescope_lite.world.domain import Domain, load_domains
 from timescope_lite.world.story import StoryConfig
 from timescope_lite.world.tasks import ask, in_words
@@ -68,10 +68,10 @@ POINTS = {
 
 @dataclass(frozen=True)
 class Effort:
-    """Training steps of a point: warm-up (hops, activities alone, both), dense, and fine-tuning of each system; then what it is scored on."""
+    """Training steps of a point: warm-up (places, activities, both), dense, and fine-tuning of each system; then what it is scored on."""
 
-    hops: int = 400
-    activities: int = 700
+    places: int = 800
+    activities: int = 800
     both: int = 200
     dense: int = 1200
     sft: int = 500
@@ -82,11 +82,11 @@ class Effort:
 def phases_from_nothing(effort: Effort, dial: Dial) -> list[Phase]:
     """Warm-up and dense pre-training; a `joint` point reads through the HVR with its window reloaded from the first step."""
     how: dict[str, Any] = {"r": (dial.r,), "sees": "reload"} if dial.joint else {}
-    warm: dict[str, Any] = {"decay": 0.01} | how
+    alone: dict[str, Any] = {"think": 0.0, "decay": 0.01, "whole_clock": True} | how
     return [
-        Phase("hops", effort.hops, ((1.0, (64,)),), HOPS_FIRST, think=0.8, coarse=0.4, **warm),
-        Phase("activities", effort.activities, ((0.7, (32,)), (1.0, (32, 64))), ACTIVITIES_NEXT, think=0.5, coarse=0.2, **warm),
-        Phase("both", effort.both, ((1.0, (32, 64, 128)),), BOTH, think=0.5, coarse=0.25, **warm),
+        Phase("places", effort.places, ((0.7, (32,)), (1.0, (32, 64))), PLACES_FIRST, **alone),
+        Phase("activities", effort.activities, ((1.0, (32,)),), ACTIVITIES_NEXT, coarse=0.15, **alone),
+        Phase("both", effort.both, ((1.0, (32, 64)),), BOTH, coarse=0.2, **alone),
         Phase("dense", effort.dense, CURRICULUM, MIX, **how),
     ]
 

@@ -16,7 +16,7 @@ from timescope_lite.common import UserError, atomic_path, pick_device
 from timescope_lite.corpus import Item, build, get_split, read_questions
 from timescope_lite.grounding import TINY, Answer, feature_stream
 from timescope_lite.intervals import Interval, covers, parse_intervals, tiou
-from timescope_lite.metrics import bootstrap
+from timescope_lite.metrics import bootstrap, calibration_error
 from timescope_lite.model.checkpoint import Checkpoint, from_manifest, load, manifest_of, same_encoder
 from timescope_lite.results import Metric, write_result
 from timescope_lite.text import THINK, Writer
@@ -154,6 +154,10 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Metric]:
             for metric, (values, groups) in _metrics(chosen).items():
                 estimate = bootstrap(values, groups)
                 metrics[f"{system}/{bucket}/{metric}"] = Metric(estimate.value, estimate.low, estimate.high, estimate.n)
+        sure = [row for row in mine if "covered" in row]
+        if sure:
+            error = calibration_error([min(row["confidence"], 1.0) for row in sure], [float(row["covered"]) for row in sure])
+            metrics[f"{system}/all/calibration_error"] = Metric(error, n=len(sure))
     return metrics
 
 

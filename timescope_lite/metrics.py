@@ -260,6 +260,35 @@ def reload_share(windows: Sequence[Answer], durations_s: Sequence[float]) -> flo
     return float(reload_shares(windows, durations_s).mean())
 
 
+# ---- calibration ----
+
+
+@dataclass(frozen=True)
+class ConfidenceBin:
+    """Answers whose confidence lies in one bin: their mean confidence, the share that came true, and how many they are."""
+
+    confidence: float
+    came_true: float
+    n: int
+
+
+def reliability(confidences: ArrayLike, hits: ArrayLike, bins: int = 10) -> list[ConfidenceBin]:
+    """Confidence against what came true, in equal bins of 0..1, empty ones left out. UserError for confidences outside 0..1 or lists of unequal length."""
+    said, true = _finite(confidences, "confidences"), _finite(hits, "hits")
+    _same_length(confidences=said, hits=true)
+    if (said < 0).any() or (said > 1 + 1e-6).any():
+        raise UserError("confidences must lie between 0 and 1; they are probabilities")
+    which = np.minimum((said * bins).astype(int), bins - 1)
+    chosen = [which == b for b in range(bins) if (which == b).any()]
+    return [ConfidenceBin(float(said[mask].mean()), float(true[mask].mean()), int(mask.sum())) for mask in chosen]
+
+
+def calibration_error(confidences: ArrayLike, hits: ArrayLike, bins: int = 10) -> float:
+    """Expected calibration error: the mean distance of confidence from what came true, weighted by bin; 0 is perfect."""
+    found = reliability(confidences, hits, bins)
+    return float(sum(b.n * abs(b.confidence - b.came_true) for b in found) / sum(b.n for b in found))
+
+
 # ---- V-STaR ----
 
 

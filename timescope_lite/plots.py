@@ -631,15 +631,16 @@ def budget_lines(read: Mapping[str, ArrayLike], budgets: Sequence[float], title:
     longest = max(map(len, lines.values()))
     figure, axes = _picture(title or said, f"{title or said}. Lines that rise with every reloaded segment. {said}.", height=4.8)
     for b in budgets:
-        axes.axhline(b, color=GREY, ls=":", lw=2)
-        axes.annotate(f"budget {b:g}", (longest, b), (4, 0), textcoords="offset points", va="center", color=GREY)
+        axes.plot([0, longest], [b, b], color=GREY, ls=":", lw=2)
+        axes.annotate(f"budget {b:g}", (longest, b), (8, 0), textcoords="offset points", va="center", color=GREY)
     for (name, y), colour in zip(lines.items(), CYCLE, strict=False):
         axes.plot(y, color=colour, label=name)
         for b in budgets:
             if (name, b) in fits:
                 axes.plot(fits[name, b], y[fits[name, b]], "o", color=colour, ms=11, mec="white", zorder=4)
                 axes.annotate(f"{fits[name, b]}", (fits[name, b], y[fits[name, b]]), (0, 9), textcoords="offset points", ha="center")
-    axes.set(xlabel="segments reloaded", ylabel="frames' worth read", xlim=(0, longest * 1.14), ylim=(0, None))
+    axes.set(xlabel="segments reloaded", ylabel="frames' worth read", xlim=(-0.4, longest * 1.12), ylim=(0, None))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(color=PALE)
     axes.legend(loc="upper left", ncols=len(lines))
     return figure

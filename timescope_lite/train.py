@@ -106,7 +106,6 @@ TASKS = {
     "next_place": 0.03,
     "effect": 0.03,
 }
-HOPS_FIRST = {"explicit": 0.25, "sign1": 0.2, "sign2": 0.2, "next_place": 0.15, "place": 0.1, "effect": 0.1}
 PLACES_FIRST = {"explicit": 0.42, "activity": 0.28, "place": 0.25, "effect": 0.05}
 ACTIVITIES_NEXT = {"activity": 0.5, "explicit": 0.3, "sign1": 0.1, "next_place": 0.05, "place": 0.05}
 BOTH = {"explicit": 0.3, "activity": 0.25, "sign1": 0.1, "sign2": 0.1, "order_at": 0.15, "place": 0.05, "effect": 0.05}
@@ -334,8 +333,8 @@ def recipe(profile: str, system: str = "two_stage", depth: int | None = None) ->
     """`smoke` proves that it runs, `lab` trains tiny on CPU cores, `full` trains base, twice the steps at twice the depth. UserError for an unknown name.
 
     Each cue is learned alone before it is asked for together with others: in a world of chapters a model that has found the place has no reason left to
-    look for the activity (docs/LOG.md). The controls share all phases up to `dense` and get as many steps after it; the one without reasoning never sees a
-    chain, from its first step on.
+    look for the activity (docs/LOG.md). The controls share all phases up to `dense` (the one without reasoning, which never sees a chain, up to `both`) and
+    get as many steps after it.
     """
     if profile not in SCALES:
         raise UserError(f"unknown profile {profile!r}: expected one of {', '.join(SCALES)}")
@@ -344,7 +343,7 @@ def recipe(profile: str, system: str = "two_stage", depth: int | None = None) ->
     scale, own_depth = SCALES[profile]
     think = 0.0 if system == "two_stage_no_cot" else 0.6
     phases = (
-        *(_warm_up() if think else _warm_up_without_reasoning()),
+        *_warm_up(),
         Phase("dense", 2000, CURRICULUM, TASKS, think=think, absent=0.03),
         *_fine_tuning(system, think),
     )
@@ -354,16 +353,7 @@ def recipe(profile: str, system: str = "two_stage", depth: int | None = None) ->
 
 
 def _warm_up() -> tuple[Phase, ...]:
-    """Reading a word at a place is learned first, in 300 steps; writing the time of a place follows from it, then activities alone, then both."""
-    return (
-        Phase("hops", 500, ((1.0, (64,)),), HOPS_FIRST, think=0.8, coarse=0.4, decay=0.01),
-        Phase("activities", 800, ((0.7, (32,)), (1.0, (32, 64))), ACTIVITIES_NEXT, think=0.5, coarse=0.2, decay=0.01),
-        Phase("both", 300, ((1.0, (32, 64, 128)),), BOTH, think=0.5, coarse=0.25, decay=0.01),
-    )
-
-
-def _warm_up_without_reasoning() -> tuple[Phase, ...]:
-    """Without a chain there is no word to read. Places alone take 700 steps to start, and only if a time competes with the whole clock."""
+    """Each cue alone, places first: it takes 700 steps until a place is looked up. No reasoning yet: hops over signs follow in 300 steps of `dense`."""
     alone: dict[str, Any] = {"think": 0.0, "decay": 0.01, "whole_clock": True}
     return (
         Phase("places", 1000, ((0.7, (32,)), (1.0, (32, 64))), PLACES_FIRST, coarse=0.3, **alone),

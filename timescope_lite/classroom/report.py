@@ -13,7 +13,14 @@ from timescope_lite.common import UserError, atomic_path, read_json, write_json
 from timescope_lite.results import Metric, Result, read_result
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-CLAIM = {"two-stage": "two_stage@128", "one stage": "single_stage@128", "uniform frames": "uniform@128", "text only": "text_only@128"}
+CLAIM = {
+    "two-stage": "two_stage@128",
+    "one stage": "single_stage_trained@128",
+    "uniform frames": "uniform@128",
+    "no reasoning": "two_stage_no_cot@128",
+    "frame similarity": "retrieval",
+    "text only": "text_only@128",
+}
 SHELVES = {"Learn": range(0, 9), "Measure": range(9, 14), "Go further": range(14, 16)}
 STYLE = """
 :root{color-scheme:light dark;--ink:#1b1f24;--paper:#fff;--line:#d0d7de;--soft:#f3f5f7;--bad:#a40e26}
@@ -186,7 +193,7 @@ def write_claim(readme: Path, result_file: Path) -> None:
     source = f"[result]({result_file.relative_to(readme.parent).as_posix()}), commit {result.commit}"
     line = (
         f"Measured: R1@0.5 on {n} questions of `{result.config['split']}` (seed {result.seed}), videos of 2 to 9 minutes read from mp4, at 128 frames' worth "
-        f"of attended KV, one set of weights, 95 % intervals over videos: {'; '.join(parts)}. ({source})"
+        f"of attended KV, every control trained for its own way of reading, one seed, 95 % intervals over videos: {'; '.join(parts)}. ({source})"
     )
     _write_if_changed(readme, replace_block(readme.read_text(encoding="utf-8"), "claim", line, readme.name))
 

@@ -255,16 +255,28 @@ def _place_cue(
     event = int(fits[rng.integers(len(fits))])
     where = chapter[event]
     in_chapter = on_track & (events.start < chapters.end[where]) & (events.end > chapters.start[where])
-    _make_only(events, event, word, in_chapter, rng)
+    standing = {(int(c), int(events.word[cues.event[c]])) for c in np.flatnonzero(cues.event >= 0)}
+    _make_only(events, event, word, in_chapter, chapters, standing, rng)
     cues.effect[where], cues.event[where] = number, event
     if not prepared:
         low, high = config.delay_s
-        cues.start[where] = min(events.end[event] + rng.integers(low, high + 1), chapters.end[where] - 2)
+        cues.start[where] = max(events.end[event], min(events.end[event] + rng.integers(low, high + 1), chapters.end[where] - 2))
     return True
 
 
-def _make_only(events: _Events, event: int, word: int, in_chapter: np.ndarray, rng: np.random.Generator) -> None:
-    """Set the word of `event`, and give every other event of its track in the chapter, and its neighbours, another one."""
+def _make_only(
+    events: _Events,
+    event: int,
+    word: int,
+    in_chapter: np.ndarray,
+    chapters: _Chapters,
+    standing: set[tuple[int, int]],
+    rng: np.random.Generator,
+) -> None:
+    """Set the word of `event`, and give every other event of its track in the chapter, and its neighbours, another one.
+
+    `standing`: (chapter, word) of the causes and purposes that stand already; none of them may come twice.
+    """
     track = word // NUM_ACTIVITIES * NUM_ACTIVITIES
     others = np.flatnonzero(in_chapter & (events.word == word))
     events.word[event] = word
@@ -272,7 +284,12 @@ def _make_only(events: _Events, event: int, word: int, in_chapter: np.ndarray, r
     for other in {*others.tolist(), *neighbours} - {event}:
         around = {int(events.word[i]) for i in (other - 1, other, other + 1) if 0 <= i < len(events.word)} | {word}
         free = [w for w in range(track, track + NUM_ACTIVITIES) if w not in around]
-        events.word[other] = free[rng.integers(len(free))]
+        last = min(int(events.end[other]), len(chapters.of)) - 1
+        touches = {int(chapters.of[events.start[other]]), int(chapters.of[last])}
+        chosen = free[rng.integers(len(free))]
+        while any((chapter, chosen) in standing for chapter in touches):
+            chosen = free[rng.integers(len(free))]
+        events.word[other] = chosen
 
 
 def _paint(

@@ -309,7 +309,8 @@ def solve(
         return [run for first in found for run in _next_run(rows, target, int(word or 0), first[1])]
     if kind in {"last_before", "last_at"}:
         landmarks = _word_runs(rows, target, int(other if other is not None else -1))
-        return [max(run for run in found if run[1] <= landmark[0]) for landmark in landmarks]
+        earlier = [[run for run in found if run[1] <= landmark[0]] for landmark in landmarks]
+        return [max(runs) for runs in earlier if runs]
     return found
 
 

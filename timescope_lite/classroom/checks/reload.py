@@ -24,20 +24,16 @@ def stored_by_numbers(layers: Layers) -> list[LayerKV]:
 
 def _alive(layers: Layers) -> int:
     """Bytes that these tensors keep from being freed: of each the whole storage behind it, a storage once."""
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for layer in layers for t in layer}
-    return sum(storages.values())
+    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for layer in layers for t in layer}.values())
 
 
 def _same_and_as_small(expected: Layers, got: Any) -> bool:
     try:
-        kinds = [[(t.dtype, t.device.type) for t in layer] for layer in got]
+        kinds = [[[(t.dtype, t.device.type) for t in layer] for layer in layers] for layers in (expected, got)]
+        wanted, given = ([list(layer) for layer in layers] for layers in (expected, got))
     except (AttributeError, TypeError):
         return False
-    return (
-        same([list(layer) for layer in expected], [list(layer) for layer in got], 0.0)
-        and kinds == [[(t.dtype, t.device.type) for t in layer] for layer in expected]
-        and _alive(got) == _alive(expected)
-    )
+    return kinds[0] == kinds[1] and same(wanted, given, 0.0) and _alive(got) == _alive(expected)
 
 
 def _segment_cases() -> list[Case]:
@@ -52,6 +48,19 @@ def _segment_cases() -> list[Case]:
     return cases
 
 
+def _put_away(change: Callable[[Tensor], Tensor]) -> Callable[[Layers], list[LayerKV]]:
+    return lambda layers: [LayerKV(*map(change, layer)) for layer in layers]
+
+
+_OFFLOAD_SAYS = (
+    ("views", _put_away(lambda t: t.detach().cpu()),
+     "The numbers are right, but nothing was put away: these are still views, and a view keeps the whole activation behind it alive. "
+     "(`.cpu()` and `.to('cpu')` copy nothing that is there already.)"),
+    ("contiguous", _put_away(lambda t: t.detach().cpu().contiguous()),
+     "`contiguous` copies only what is not contiguous yet. A slice may be, and then it stays a view of the whole activation. Ask for a copy."),
+    ("half", _put_away(lambda t: t.to(torch.bfloat16, copy=True)),
+     "You rounded on the way: half the bytes, but no longer what was put in, bit for bit. Keep the dtype."),
+)  # fmt: skip
 register(
     Exercise(
         name="offload",
@@ -60,24 +69,7 @@ register(
         cases=_segment_cases,
         covers="3 segments, each a part of a larger activation, bit for bit and in no more bytes than their own",
         compare=_same_and_as_small,
-        wrong=(
-            WrongAnswer(
-                "views",
-                lambda layers: [LayerKV(*(t.detach().cpu() for t in layer)) for layer in layers],
-                "The numbers are right, but nothing was put away: these are still views, and a view keeps the whole activation behind it alive. "
-                "(`.cpu()` and `.to('cpu')` copy nothing that is there already.)",
-            ),
-            WrongAnswer(
-                "contiguous",
-                lambda layers: [LayerKV(*(t.detach().cpu().contiguous() for t in layer)) for layer in layers],
-                "`contiguous` copies only what is not contiguous yet. A slice may be, and then it stays a view of the whole activation. Ask for a copy.",
-            ),
-            WrongAnswer(
-                "half",
-                lambda layers: [LayerKV(*(t.to(torch.bfloat16, copy=True) for t in layer)) for layer in layers],
-                "You rounded on the way: half the bytes, but no longer what was put in, bit for bit. Keep the dtype.",
-            ),
-        ),
+        wrong=tuple(WrongAnswer(*says) for says in _OFFLOAD_SAYS),
     )
 )
 
@@ -88,19 +80,17 @@ def window_by_token(segments: Sequence[Layers], first_idx: int, last_idx: int) -
     """The window written token by token into tensors of the right size; IndexError if it is not inside the video."""
     if not 0 <= first_idx <= last_idx < len(segments):
         raise IndexError("the window is not inside the video")
-    back = []
-    for layer_idx in range(len(segments[0])):
-        parts = [segments[i][layer_idx] for i in range(first_idx, last_idx + 1)]
-        both = [torch.stack([p[part][:, :, j] for p in parts for j in range(p[part].shape[2])], dim=2) for part in (0, 1)]
-        back.append(LayerKV(*both))
-    return back
+    by_layer = zip(*segments[first_idx : last_idx + 1], strict=True)
+    return [
+        LayerKV(*(torch.stack([t[:, :, j] for kv in parts for t in [kv[x]] for j in range(t.shape[2])], 2) for x in (0, 1)))
+        for parts in by_layer
+    ]
 
 
 def _window_cases() -> list[Case]:
     drawn = torch.Generator().manual_seed(7)
     segments = [[LayerKV(*torch.randn(2, 1, 3, 4, 5, generator=drawn)) for _ in range(2)] for _ in range(6)]
-    windows = [(1, 3), (0, 5), (4, 4), (4, 6), (-2, 3)]
-    return [Case(f"segments {a} to {b} of 0 to 5", (segments, a, b)) for a, b in windows]
+    return [Case(f"segments {a} to {b} of 0 to 5", (segments, a, b)) for a, b in ((1, 3), (0, 5), (4, 4), (4, 6), (-2, 3))]
 
 
 def _joined(stop: int = 1, dim: int = 2, check: bool = True, by_layer: bool = True) -> Callable[..., Any]:
@@ -117,24 +107,12 @@ def _joined(stop: int = 1, dim: int = 2, check: bool = True, by_layer: bool = Tr
 
 
 _RELOAD_SAYS = (
-    (
-        "open end",
-        _joined(stop=0),
-        "The last segment is missing: first_idx..last_idx counts both ends, a Python slice stops before its second.",
-    ),
-    (
-        "no look",
-        _joined(check=False),
-        "A window outside the video came back cut short or empty, without a word. "
-        "A slice never complains: raise IndexError unless 0 <= first_idx <= last_idx < len(segments).",
-    ),
+    ("open end", _joined(stop=0), "The last segment is missing: first_idx..last_idx counts both ends, a Python slice stops before its second."),
+    ("no look", _joined(check=False), "A window outside the video came back cut short or empty, without a word. "
+     "A slice never complains: raise IndexError unless 0 <= first_idx <= last_idx < len(segments)."),
     ("heads", _joined(dim=1), "You joined the heads. Segments follow each other in time: tokens are the third axis of (B, H, tokens, D)."),
-    (
-        "layers",
-        _joined(by_layer=False),
-        "You joined the layers of each segment. Wanted: per layer, its keys and values over all segments of the window.",
-    ),
-)
+    ("layers", _joined(by_layer=False), "You joined the layers of each segment. Wanted: per layer, keys and values over all segments of the window."),
+)  # fmt: skip
 register(
     Exercise(
         name="reload_window",
@@ -143,7 +121,7 @@ register(
         cases=_window_cases,
         covers="3 windows token by token, 2 outside the video",
         compare=lambda expected, got: isinstance(got, (list, tuple)) and same(list(map(list, expected)), list(map(list, got)), 0.0),
-        wrong=tuple(WrongAnswer(name, wrong, says) for name, wrong, says in _RELOAD_SAYS),
+        wrong=tuple(WrongAnswer(*says) for says in _RELOAD_SAYS),
     )
 )
 
@@ -152,16 +130,13 @@ register(
 
 def device_by_moments(N: int, n: int, S: int, r: int, tier: str) -> float:
     """The most that lies on the device, by walking through its two moments: the last segment is read; the window is back."""
-    held = sum(1 for _ in range(N) for _ in range(0, S, r))
-    while_streaming, while_answering = S, n * S
-    return float(held + (N * S if tier == "device" else max(while_streaming, while_answering)))
+    held = N * len(range(0, S, r))
+    return float(held + (N * S if tier == "device" else max(S, n * S)))  # while streaming, while answering
 
 
 def _device_cases() -> list[Case]:
-    memories = [(225, 3, 16, 16), (225, 0, 16, 16), (32, 32, 16, 4), (8, 1, 16, 8), (5, 2, 12, 3)]
-    return [
-        Case(f"N={N}, n={n}, S={S}, r={r}, DVR on the {tier}", (N, n, S, r, tier)) for tier in ("host", "device") for N, n, S, r in memories
-    ]
+    sizes = [(225, 3, 16, 16), (225, 0, 16, 16), (32, 32, 16, 4), (8, 1, 16, 8), (5, 2, 12, 3)]
+    return [Case(f"N={N}, n={n}, S={S}, r={r}, DVR on {tier}", (N, n, S, r, tier)) for tier in ("host", "device") for N, n, S, r in sizes]
 
 
 _DEVICE_SAYS = (
@@ -182,7 +157,7 @@ register(
         reference=device_by_moments,
         cases=_device_cases,
         covers="5 memories on 2 tiers, moment by moment",
-        wrong=tuple(WrongAnswer(name, wrong, says) for name, wrong, says in _DEVICE_SAYS),
+        wrong=tuple(WrongAnswer(*says) for says in _DEVICE_SAYS),
     )
 )
 
@@ -215,28 +190,17 @@ _WIDEST_SAYS = (
     ("no end", _by_division(cap=False), "More segments than the video has. A large budget reloads all of them and no more."),
     ("by zero", _by_division(guard=False), "At r = 1 you divide by zero: nothing is compressed, and reloading costs nothing. What is the answer then?"),
 )  # fmt: skip
+_BUDGETS = (
+    (256.0, 60, 16, 16), (128.0, 60, 16, 16), (62.0, 60, 16, 16), (256.0, 60, 16, 8), (512.0, 225, 16, 16), (100.0, 20, 16, 8),
+    (1000.0, 20, 16, 4), (75.0, 60, 16, 16), (74.0, 60, 16, 16), (320.0, 20, 16, 1), (319.0, 20, 16, 1),
+)  # fmt: skip
 register(
     Exercise(
         name="widest_window",
         lesson="06",
         reference=widest_by_trying,
-        cases=lambda: [
-            Case(f"budget {budget:g}, N={N}, S={S}, r={r}", (budget, N, S, r))
-            for budget, N, S, r in (
-                (256.0, 60, 16, 16),
-                (128.0, 60, 16, 16),
-                (62.0, 60, 16, 16),
-                (256.0, 60, 16, 8),
-                (512.0, 225, 16, 16),
-                (100.0, 20, 16, 8),
-                (1000.0, 20, 16, 4),
-                (75.0, 60, 16, 16),
-                (74.0, 60, 16, 16),
-                (320.0, 20, 16, 1),
-                (319.0, 20, 16, 1),
-            )  # fmt: skip
-        ],
+        cases=lambda: [Case(f"budget {budget:g}, N={N}, S={S}, r={r}", (budget, N, S, r)) for budget, N, S, r in _BUDGETS],
         covers="11 budgets against trying every width",
-        wrong=tuple(WrongAnswer(name, wrong, says) for name, wrong, says in _WIDEST_SAYS),
+        wrong=tuple(WrongAnswer(*says) for says in _WIDEST_SAYS),
     )
 )
