@@ -109,6 +109,7 @@ TASKS = {
 PLACES_FIRST = {"explicit": 0.42, "activity": 0.28, "place": 0.25, "effect": 0.05}
 ACTIVITIES_NEXT = {"activity": 0.5, "explicit": 0.3, "sign1": 0.1, "next_place": 0.05, "place": 0.05}
 BOTH = {"explicit": 0.3, "activity": 0.25, "sign1": 0.1, "sign2": 0.1, "order_at": 0.15, "place": 0.05, "effect": 0.05}
+SHARPEN = {"activity": 0.5, "explicit": 0.3, "order_at": 0.2}
 CURRICULUM = ((0.2, (64,)), (0.45, (64, 128)), (0.7, (128, 256)), (1.0, (256, 512)))
 MINUTES = (128, 256, 256, 512, 512, 512, 1024)
 MINUTES_AND_HOURS = (*MINUTES, 1024, 3600)
@@ -359,6 +360,7 @@ def _warm_up() -> tuple[Phase, ...]:
         Phase("places", 1000, ((0.7, (32,)), (1.0, (32, 64))), PLACES_FIRST, coarse=0.3, **alone),
         Phase("activities", 1000, ((1.0, (32,)),), ACTIVITIES_NEXT, coarse=0.15, **alone),
         Phase("both", 300, ((1.0, (32, 64)),), BOTH, coarse=0.2, **alone),
+        Phase("sharpen", 600, ((1.0, (32,)),), SHARPEN, coarse=0.05, **alone),
     )
 
 
