@@ -293,6 +293,21 @@ class Finding:
 
 
 @app.command()
+def student(
+    out: Path,
+    notebooks: Annotated[list[str] | None, typer.Argument(help="Paths, names or numbers; every notebook without any.")] = None,
+    prove: Annotated[bool, typer.Option(help="Run each up to its first exercise: it must stop there, kindly.")] = True,
+) -> None:
+    """Write the student version of the notebooks into OUT: solutions and outputs taken out, stubs and hints kept."""
+    from timescope_lite.classroom import runner
+    from timescope_lite.classroom import student as version
+
+    chosen = [runner.find_notebook(name) for name in notebooks] if notebooks else _all_notebooks()
+    for path in version.make_student_version(chosen, out):
+        print(f"{path}: {version.prove_student_version(path) if prove else 'not run'}")
+
+
+@app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Look whether everything that the course needs is here; exit status 1 if something is missing."""
     looks = (_look_python, _look_packages, _look_device, _look_decord, _look_av, _look_kernel, _look_data, _look_checkpoint, _look_chromium)
