@@ -278,7 +278,7 @@ def test_each_system_reads_with_its_own_weights_where_it_has_some(checkpoint_fil
     )
     result = read_result(out)
     assert result.config["weights"] == {"two_stage": "two_stage", "single_stage_trained": "single_stage"}
-    assert result.metrics["two_stage@128 - single_stage_trained@128/all/r1@0.5_difference"].n == 6
+    assert result.metrics["two_stage@128 - single_stage_trained@128/all/difference_of_r1@0.5"].n == 6
 
 
 def test_weights_that_see_otherwise_are_refused(checkpoint_file, tmp_path):
@@ -302,9 +302,9 @@ def test_differences_are_paired_question_by_question():
     rows += [_row("two_stage@128", "v0", "only here", 1), _row("uniform@128", "v1", "gone", 0, truth=None)]
     found = differences(rows)
     assert {key.split("/")[0] for key in found} == {"two_stage@128 - uniform@128"}
-    everywhere = found["two_stage@128 - uniform@128/all/r1@0.5_difference"]
+    everywhere = found["two_stage@128 - uniform@128/all/difference_of_r1@0.5"]
     assert everywhere.value == 0.5 and everywhere.n == 4 and everywhere.low <= 0.5 <= everywhere.high
-    assert found["two_stage@128 - uniform@128/ge256s/r1@0.5_difference"].value == 0.5
+    assert found["two_stage@128 - uniform@128/ge256s/difference_of_r1@0.5"].value == 0.5
 
 
 def test_an_answer_that_the_evidence_is_absent_is_scored_as_such(mini):

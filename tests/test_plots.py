@@ -12,7 +12,7 @@ from matplotlib.image import imread
 
 from timescope_lite import plots
 from timescope_lite.common import UserError
-from timescope_lite.metrics import bootstrap
+from timescope_lite.metrics import bootstrap, reliability
 from timescope_lite.plots import Picture, Scene
 
 RED_DOT = np.full((8, 8, 3), (200, 30, 30), np.uint8)
@@ -52,6 +52,17 @@ DRAWINGS: dict[str, Callable[[], Picture]] = {
     "estimate_ladder": lambda: plots.estimate_ladder(
         {"over videos": bootstrap([0, 1, 1, 0], [0, 0, 1, 2]), "one": METRICS["uniform@128/all/r1@0.5"]}
     ),
+    "code_map": lambda: plots.code_map(
+        {"sines": np.sin(np.outer(np.arange(60), [0.1, 1.0]))}, 60.0, "Slow rows change slowly, fast ones fast"
+    ),
+    "budget_lines": lambda: plots.budget_lines(
+        {"r = 16": 60 + 15 * np.arange(17), "r = 8": 120 + 14 * np.arange(17)}, [128, 256], "Stronger compression, more room"
+    ),
+    "reliability_diagram": lambda: plots.reliability_diagram(
+        {"exactly": reliability([0.1, 0.5, 0.9], [0, 1, 1], 5), "held": reliability([0.1, 0.5, 0.9], [1, 1, 1], 5)}
+    ),
+    "token_strip": lambda: plots.token_strip({"with reasoning": [("when", 0), ("<think>", 0), ("red mill", 1), ("<so>", 1), ("61s", 2)]}),
+    "distributions": lambda: plots.distributions({"<direct>": np.full(64, 1 / 64), "<think>": np.eye(64)[40]}, (40.0, 44.0)),
 }
 
 

@@ -175,7 +175,7 @@ DIFFERENCES = (
 
 
 def differences(rows: Sequence[dict[str, Any]]) -> dict[str, Metric]:
-    """R1@0.5 of one system minus another's, as "a - b/bucket/r1@0.5_difference", intervals over videos; pairs of which a system is missing are left out."""
+    """R1@0.5 of one system minus another's, as "a - b/bucket/difference_of_r1@0.5", intervals over videos; pairs of which a system is missing are left out."""
     hits: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
     for row in rows:
         hits.setdefault(row["system"], {})[row["video"], row["text"]] = row
@@ -187,7 +187,7 @@ def differences(rows: Sequence[dict[str, Any]]) -> dict[str, Metric]:
             if pairs:
                 each = [float(x["tiou"] >= 0.5) - float(y["tiou"] >= 0.5) for x, y in pairs]
                 estimate = bootstrap(each, [x["video"] for x, _ in pairs])
-                metrics[f"{a} - {b}/{bucket}/r1@0.5_difference"] = Metric(estimate.value, estimate.low, estimate.high, estimate.n)
+                metrics[f"{a} - {b}/{bucket}/difference_of_r1@0.5"] = Metric(estimate.value, estimate.low, estimate.high, estimate.n)
     return metrics
 
 

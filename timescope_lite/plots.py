@@ -551,6 +551,34 @@ def estimate_ladder(
     return figure
 
 
+@styled
+def reliability_diagram(bins_by_name: Mapping[str, Sequence[Any]], title: str = "") -> Picture:
+    """Confidence against what came true, a line per name; on the dotted diagonal a model keeps its word. Each dot says how many answers it stands for.
+
+    `bins_by_name` maps a name to bins with confidence, came_true (both 0..1) and n, as `metrics.reliability` gives them.
+    """
+    listed = "; ".join(
+        f"{name}: " + ", ".join(f"said {b.confidence:.2f}, came true {b.came_true:.2f} of {b.n}" for b in bins)
+        for name, bins in bins_by_name.items()
+    )
+    said = title or f"Confidence against what came true: {', '.join(bins_by_name)}"
+    figure, axes = _picture(said, f"{said}. Dots of the share that came true over confidence, beside a diagonal. {listed}.", height=5.6)
+    axes.plot([0, 1], [0, 1], color=GREY, ls=":", lw=2)
+    axes.annotate("as often as said", (0.1, 0.1), (12, -14), textcoords="offset points", color=GREY)
+    for number, ((name, bins), colour) in enumerate(zip(bins_by_name.items(), CYCLE, strict=False)):
+        axes.plot([b.confidence for b in bins], [b.came_true for b in bins], "o-", color=colour, ms=11, mec="white", label=name)
+        for b in bins:
+            below = number % 2 == 1
+            axes.annotate(
+                f"{b.n}", (b.confidence, b.came_true), (0, -20 if below else 11), textcoords="offset points", ha="center", color=colour
+            )
+    axes.set(xlim=(-0.02, 1.04), ylim=(-0.1, 1.12), xlabel="confidence (numbers: how many answers)", ylabel="came true")
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    axes.grid(color=PALE)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
 # --- who reads whom -------------------------------------------------------------------------------------------------------------------
 
 
@@ -769,4 +797,54 @@ def code_map(codes: Mapping[str, ArrayLike], duration_s: float, title: str) -> P
         axes.set(title=name, ylabel="slow to fast", yticks=[], xlabel="seconds" if axes is grid[-1] else "")
         axes.spines[:].set(visible=True, color=GREY)
     figure.colorbar(shown, ax=list(grid), ticks=[-1, 0, 1], pad=0.01)
+    return figure
+
+
+# --- training ---------------------------------------------------------------------------------------------------------------------
+
+
+@styled
+def token_strip(examples: Mapping[str, Sequence[tuple[str, int]]], title: str = "") -> Picture:
+    """Training examples as rows of tokens (text, role): 0 given, 1 a word that is learned, 2 a time that is learned."""
+    learned = {name: sum(role > 0 for _, role in tokens) for name, tokens in examples.items()}
+    listed = "; ".join(
+        f"{name}: " + ", ".join(f"{text}{' (learned)' * (role > 0)}" for text, role in row) for name, row in examples.items()
+    )
+    said = title or "; ".join(f"{name}: {learned[name]} of {len(tokens)} tokens are learned" for name, tokens in examples.items())
+    figure, axes = _picture(said, f"{said}. Rows of tokens. {listed}.", height=1.7 + 1.1 * len(examples))
+    widths = [[max(map(len, text.split())) + 1.8 for text, _ in tokens] for tokens in examples.values()]
+    longest = max(60.0, *map(sum, widths))
+    for y, (tokens, row_widths) in enumerate(zip(examples.values(), widths, strict=True)):
+        left = 0.0
+        for (text, role), width in zip(tokens, row_widths, strict=True):
+            axes.barh(y, width - 0.4, left=left, height=0.8, color=("white", SKY, ORANGE)[role], ec=GREY)
+            axes.text(left + width / 2 - 0.2, y, text.replace(" ", "\n"), ha="center", va="center", fontsize=13)
+            left += width
+    axes.set(
+        yticks=range(len(examples)), yticklabels=list(examples), xticks=[], xlim=(-0.5, longest + 0.5), ylim=(len(examples) - 0.4, -0.6)
+    )
+    axes.tick_params(axis="y", length=0)
+    axes.spines[:].set_visible(False)
+    handles = [Line2D([], [], marker="s", ls="", ms=14, mfc=c, mec=GREY) for c in ("white", SKY, ORANGE)]
+    axes.legend(handles, ["given", "learned: a word", "learned: a time"], loc="upper center", bbox_to_anchor=(0.45, 0.02), ncols=3)
+    return figure
+
+
+@styled
+def distributions(
+    rows: Mapping[str, ArrayLike], truth: Seconds, title: str = "", xlabel: str = "second of the video", marked: str = "truth"
+) -> Picture:
+    """Probabilities per second, one panel per name on the same axes, with the true span shaded."""
+    drawn = {name: np.asarray(p, dtype=float) for name, p in rows.items()}
+    said = "; ".join(f"{name}: highest {p.max():.2f} at second {int(p.argmax())}" for name, p in drawn.items())
+    figure = Picture(figsize=(12.8, 1.3 + 1.9 * len(drawn)), layout="constrained")
+    figure.alt_text = f"{title or said}. Bars of probability per second, {marked} {truth[0]:g} to {truth[1]:g} s. {said}."
+    figure.suptitle(textwrap.fill(title or said, 100), x=0.012, ha="left", fontsize=17, fontweight="bold")
+    panels = figure.subplots(len(drawn), 1, squeeze=False, sharex=True)[:, 0]
+    for axes, (name, p), colour in zip(panels, drawn.items(), (BLUE, RED, PURPLE), strict=False):
+        axes.axvspan(*truth, color=TRUTH, alpha=0.3, lw=0)
+        axes.bar(np.arange(len(p)) + 0.5, p, width=1.0, color=colour)
+        axes.set(xlim=(0, len(p)), ylim=(0, max(0.05, 1.15 * p.max())), ylabel="probability")
+        axes.text(0.99, 0.82, name, transform=axes.transAxes, ha="right", fontsize=15, color=colour, fontweight="bold")
+    panels[-1].set_xlabel(f"{xlabel}; shaded: {marked}")
     return figure

@@ -364,8 +364,10 @@ def _warm_up() -> tuple[Phase, ...]:
     )
 
 
-def _fine_tuning(system: str, think: float) -> tuple[Phase, Phase]:
-    """The two stages of SFT, 400 + 1,400 steps for every system: plain localisation, then (two-stage) coarse-to-fine with temporal augmentation.
+def _fine_tuning(system: str, think: float) -> tuple[Phase, ...]:
+    """The two stages of SFT, 400 and 2,200 steps for every system: plain localisation, then (two-stage) coarse-to-fine with temporal augmentation.
+
+    The last 800 steps take shorter videos: a step then holds up to four times as many questions, and a reloaded window looks the same in all.
 
     `single_stage_long` gets three times as many: a control must not lose by starvation.
     """
@@ -388,6 +390,7 @@ def _fine_tuning(system: str, think: float) -> tuple[Phase, Phase]:
     return (
         Phase("sft1", 400 * times, ((1.0, (128, 256, 512)),), TASKS, **first),
         Phase("sft2", 1400 * times, ((1.0, lengths),), TASKS, **second),
+        Phase("sft3", 800 * times, ((1.0, (128, 256, 256, 512, 512)),), TASKS, **second),
     )
 
 
