@@ -106,6 +106,13 @@ def test_a_budget_without_room_for_a_segment_is_refused():
         plan_window(Coarse([], (0, 0), 1.0), memory, budget=20)
 
 
+def test_at_r1_a_reload_adds_nothing_but_the_video_itself_must_fit():
+    _, memory = memory_of(r=1)
+    assert plan_window(Coarse([], (2, 3), 1.0), memory, budget=128)[0] == (2, 3)
+    with pytest.raises(UserError, match="a budget of 127 frames has no room .* 128 are needed at r=1"):
+        plan_window(Coarse([], (2, 3), 1.0), memory, budget=127)
+
+
 def test_answers_never_attend_beyond_their_budget(checkpoint_file, mini):
     ready, (folder, _) = load(checkpoint_file), mini
     items = [item for item in read_questions(folder) if item.video == "mini_001.mp4"]

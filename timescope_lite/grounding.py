@@ -89,7 +89,8 @@ def room_for(memory: Memory, budget: float | None) -> int:
         return memory.num_segments
     S = memory.frames_per_segment
     per_segment = S - S / memory.r
-    room = memory.num_segments if per_segment == 0 else int((budget - memory.attended_frames()) // per_segment)
+    spare = budget - memory.attended_frames()
+    room = int(spare // per_segment) if per_segment else memory.num_segments * (spare >= 0)  # at r = 1 a reload adds nothing
     if room < 1:
         needed = memory.attended_frames((0, 0))
         raise UserError(

@@ -1,6 +1,7 @@
 """Training: dense pre-training, then SFT, in phases that are plain data. Resumable after a kill at any step with the same losses.
 
-Muon moves the matrices of the blocks, AdamW the rest: with AdamW alone retrieval never starts at this size (docs/LOG.md). The loop is the lesson: no framework.
+Muon moves the matrices of the blocks, AdamW the rest. (In the study before this project plain AdamW had not left the plateau after 600 steps; in this
+world the two have not been told apart yet: lesson 08.) The loop is the lesson: no framework.
 """
 
 from __future__ import annotations
@@ -334,7 +335,7 @@ def recipe(profile: str, system: str = "two_stage", depth: int | None = None) ->
     """`smoke` proves that it runs, `lab` trains tiny on CPU cores, `full` trains base, twice the steps at twice the depth. UserError for an unknown name.
 
     Each cue is learned alone before it is asked for together with others: in a world of chapters a model that has found the place has no reason left to
-    look for the activity (docs/LOG.md). The controls share all phases up to `dense` (the one without reasoning, which never sees a chain, up to `both`) and
+    look for the activity (docs/LOG.md). The controls share all phases up to `dense` (the one without reasoning, which never sees a chain, up to `sharpen`) and
     get as many steps after it.
     """
     if profile not in SCALES:

@@ -1,7 +1,7 @@
 """A small decoder in the manner of Qwen3: RMSNorm, normalised queries and keys, rotary positions, SwiGLU.
 
 Two additions, off in `DecoderConfig.plain`: only a fraction of each head is rotated (content can then be matched at any distance), and a learned
-bias per head on text-to-text attention (without it hundreds of video keys drown ten text keys at the start of training, docs/LOG.md).
+bias per head on text-to-text attention (without it hundreds of video keys drown ten text keys at the start of training).
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ PREPARATION_NUMBERS = tuple(LASTING.index(name) + 1 for name in PREPARATIONS)
 
 @dataclass(frozen=True)
 class StoryConfig:
-    """The dials of the world, in seconds; ranges are inclusive. docs/LOG.md says how each was chosen.
+    """The dials of the world, in seconds; ranges are inclusive. They come from a study before this project; `bench dials` turns them one by one.
 
     `stretch` multiplies the chapter lengths (a video twice as long with chapters stretched alike keeps their number); `delay_s` passes between a cause
     and its effect.
