@@ -280,11 +280,14 @@ def test_each_system_reads_with_its_own_weights_where_it_has_some(checkpoint_fil
     assert not torch.equal(videos.of("single_stage_trained").model.words, videos.of("single_stage").model.words)
     assert videos.of("dense") is videos.of("two_stage") and videos.of("single_stage_trained").features is videos.of("two_stage").features
     assert weights.about()["single_stage"]["seed"] == 1
-    out = evaluate(
-        "mini", tmp_path / "out", checkpoints=tmp_path, systems=("two_stage", "single_stage_trained"), budgets=(128,), root=mini[1]
-    )
+    assert weights.has("single_stage_trained") and weights.has("focus") and not weights.has("dense")
+    asked = ("two_stage", "single_stage_trained", "dense")
+    out = evaluate("mini", tmp_path / "out", checkpoints=tmp_path, systems=asked, budgets=(128,), root=mini[1])
     result = read_result(out)
     assert result.config["weights"] == {"two_stage": "two_stage", "single_stage_trained": "single_stage"}
+    assert result.config["left_out"] == ["dense"] and not any(key.startswith("dense") for key in result.metrics)
+    with pytest.raises(UserError, match="no weights for dense are at hand: name a folder with a manifest"):
+        evaluate("mini", tmp_path / "out", checkpoints=tmp_path, systems=("dense",), root=mini[1])
     assert result.metrics["two_stage@128 - single_stage_trained@128/all/difference_of_r1@0.5"].n == 6
 
 

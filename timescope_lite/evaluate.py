@@ -40,6 +40,10 @@ class Weights:
         own = OWN_TRAINING.get(system, "two_stage")
         return own if self.folder and own in manifest_of(self.folder) else "two_stage"
 
+    def has(self, system: str) -> bool:
+        """Whether the weights that `system` is meant to read with are at hand."""
+        return self.owner(system) == OWN_TRAINING.get(system, "two_stage")
+
     def of(self, system: str) -> Checkpoint:
         """The checkpoint for `system`, read when first asked for. UserError if its frame encoder is another one: features are computed once."""
         owner = self.owner(system)
@@ -244,7 +248,10 @@ def evaluate(
     budgets: Sequence[float] = BUDGETS,
     root: Path | None = None,
 ) -> Path:
-    """Score systems, or a file of predictions, on a split; writes rows.jsonl and then result.json into `out`, and returns the latter's path."""
+    """Score systems, or a file of predictions, on a split; writes rows.jsonl and then result.json into `out`, and returns the latter's path.
+
+    A control whose own weights are not at hand is left out, and the result says so: with another's weights it would lose by starvation.
+    """
     started = time.time()
     # Everything that can be refused is refused before a video is rendered.
     get_split(split)
@@ -253,6 +260,12 @@ def evaluate(
             raise UserError(f"unknown system {system!r}: expected one of {', '.join(SYSTEMS)}")
     weights = None if predictions is not None else Weights(checkpoints)
     given = None if predictions is None else read_predictions(predictions)
+    left_out = [system for system in systems if weights and not weights.has(system)]
+    systems = [system for system in systems if system not in left_out]
+    if weights and not systems:
+        raise UserError(
+            f"no weights for {', '.join(left_out)} are at hand: name a folder with a manifest that has them (--checkpoints data/checkpoints)"
+        )
     folder = build(split, seed, root)
     items = read_questions(folder)
     rows = score_predictions(items, given) if given is not None else []
@@ -260,7 +273,7 @@ def evaluate(
     with atomic_path(Path(out) / "rows.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
     owners = {system: weights.owner(system) for system in systems} if weights else {}
-    about = {"weights": owners, "checkpoints": weights.about()} if weights else {}
+    about = {"weights": owners, "left_out": left_out, "checkpoints": weights.about()} if weights else {}
     return write_result(
         out,
         name=f"evaluate-{folder.name}",
