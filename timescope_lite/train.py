@@ -113,7 +113,6 @@ BOTH = {"explicit": 0.3, "activity": 0.25, "sign1": 0.1, "sign2": 0.1, "order_at
 SHARPEN = {"activity": 0.5, "explicit": 0.3, "order_at": 0.2}
 CURRICULUM = ((0.2, (64,)), (0.45, (64, 128)), (0.7, (128, 256)), (1.0, (256, 512)))
 MINUTES = (128, 256, 256, 512, 512, 512, 1024)
-GENTLE = {"coarse": 0.5, "muon_lr": 0.009, "adam_lr": 1.2e-3, "decay": 0.8}
 MINUTES_AND_HOURS = (*MINUTES, 1024, 3600)
 
 
@@ -369,8 +368,7 @@ def _warm_up() -> tuple[Phase, ...]:
 def _fine_tuning(system: str, think: float) -> tuple[Phase, ...]:
     """The two stages of SFT, 400 and 2,200 steps for every system: plain localisation, then (two-stage) coarse-to-fine with temporal augmentation.
 
-    The last 800 of them take shorter videos: a step then holds up to four times as many questions, and a reloaded window looks the same in all. Two-stage
-    then sees 200 gentle steps of longer ones, up to an hour.
+    The last 800 of them take shorter videos: a step then holds up to four times as many questions, and a reloaded window looks the same in all.
 
     `single_stage_long` gets three times as many: a control must not lose by starvation.
     """
@@ -390,12 +388,10 @@ def _fine_tuning(system: str, think: float) -> tuple[Phase, ...]:
     second = sft | {"coarse": 0.35 if coarse_to_fine else 0.0, "decay": 0.7, "misplaced": 0.04 * coarse_to_fine}
     lengths = MINUTES_AND_HOURS if system.startswith("two_stage") else MINUTES
     times = 3 if system == "single_stage_long" else 1
-    hours = () if system != "two_stage" else (Phase("hour", 200, ((1.0, (512, 1024, 3600, 3600)),), TASKS, **second | GENTLE),)
     return (
         Phase("sft1", 400 * times, ((1.0, (128, 256, 512)),), TASKS, **first),
         Phase("sft2", 1400 * times, ((1.0, lengths),), TASKS, **second),
         Phase("sft3", 800 * times, ((1.0, (128, 256, 256, 512, 512)),), TASKS, **second),
-        *hours,
     )
 
 
