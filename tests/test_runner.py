@@ -240,7 +240,9 @@ def test_ctrl_c_ends_the_workers_and_their_kernels(tmp_path: Path) -> None:
     call = "from timescope_lite.classroom.runner import run_notebooks"
     call += f"; run_notebooks([{str(tmp_path / 'long.ipynb')!r}], out={str(tmp_path)!r} + '/runs')"
     environment = {**os.environ, "PYTHONPATH": str(runner.PACKAGE.parent)}
-    process = subprocess.Popen([sys.executable, "-c", call], env=environment, stderr=subprocess.DEVNULL)
+    # A shell starts its background jobs with SIGINT ignored, and children inherit that: the test must work there too.
+    listen = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)} if os.name == "posix" else {}
+    process = subprocess.Popen([sys.executable, "-c", call], env=environment, stderr=subprocess.DEVNULL, **listen)
     deadline = time.monotonic() + 60
     while not (tmp_path / "pid").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
