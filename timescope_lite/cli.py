@@ -153,7 +153,7 @@ def data_check(split: Split = "dev", seed: Seed = None, out: Path | None = None,
 def train(
     profile: Profile = "smoke",
     system: Annotated[
-        str, typer.Option(help="two_stage, or a control: two_stage_no_cot, single_stage, uniform, dense, focus.")
+        str, typer.Option(help="two_stage, or a control: two_stage_no_cot, single_stage, single_stage_long, uniform, dense, focus.")
     ] = "two_stage",
     seed: int = 0,
     depth: Annotated[int | None, typer.Option(help="Layers; width, heads and MLP follow. The profile's without it: 4, full 8.")] = None,
