@@ -13,7 +13,7 @@ from timescope_lite.results import read_result
 from timescope_lite.world.domain import NUM_TRACKS, load_domains
 from timescope_lite.world.story import tell
 
-QUICK = Effort(places=2, activities=2, both=2, dense=2, sft=2, videos=2, questions=3)
+QUICK = Effort(words=2, dense=2, sft=2, videos=2, questions=3)
 DOMAIN = list(load_domains().values())[0]
 
 

@@ -251,8 +251,8 @@ def test_counters_are_named_and_add_up(vocabulary):
 
 def test_plain_configuration_has_no_additions():
     config = DecoderConfig().plain()
-    assert (config.rope_fraction, config.text_bias, config.query_gain) == (1.0, 0.0, 1.0)
-    assert replace(config, rope_fraction=0.5, text_bias=4.0, query_gain=1.5) == DecoderConfig()
+    assert (config.rope_fraction, config.text_bias, config.memory_bias, config.query_gain) == (1.0, 0.0, 0.0, 1.0)
+    assert replace(config, rope_fraction=0.25, text_bias=4.0, memory_bias=-30.0, query_gain=3.0) == DecoderConfig()
 
 
 @pytest.mark.gpu

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -67,11 +68,11 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_weights(monkeypatch):
 
 
 def test_the_loss_falls():
-    trainer = make(phase=dataclasses.replace(PHASE, steps=30, lengths=((1.0, (32,)),), kinds={"place": 1.0}, think=0.0, whole_clock=True))
+    trainer = make(phase=dataclasses.replace(PHASE, steps=30, lengths=((1.0, (32,)),), kinds={"place": 1.0}, think=0.0))
     batch = trainer.pile.batch(999, 32, 8, 8, Mix({"place": 1.0}, think=0.0))
-    before = float(loss_of(trainer.model, batch, 8, "reload", whole_clock=True)[0].detach())
+    before = float(loss_of(trainer.model, batch, 8, "reload")[0].detach())
     trainer.run(30)
-    assert float(loss_of(trainer.model, batch, 8, "reload", whole_clock=True)[0].detach()) < 0.75 * before
+    assert float(loss_of(trainer.model, batch, 8, "reload")[0].detach()) < 0.75 * before
 
 
 def test_a_coarse_question_sees_only_hvr_and_a_fine_one_its_window():
@@ -159,11 +160,11 @@ def test_every_system_gets_the_same_number_of_steps_after_the_backbone(system):
     after = lambda plan: sum(p.steps for p in plan.phases if p.name.startswith("sft"))  # noqa: E731
     assert after(plan) == times * after(ours)
     shared = sum(plan.key(n, 0) == ours.key(n, 0) for n in range(len(plan.phases)))
-    assert shared == {"two_stage": 8, "two_stage_no_cot": 4}.get(system, 5)
+    assert shared == {"two_stage": 5, "two_stage_no_cot": 1}.get(system, 2)
     assert plan.key(-1, 0) == ours.key(-1, 0) != plan.key(-1, 1)
     if system == "two_stage_no_cot":
         assert all(p.think == 0 for p in plan.phases)
-    assert all(p.think == 0 for p in ours.phases[:4]), "what it shares has not seen a chain either"
+    assert ours.phases[0].think == 0, "what it shares has not seen a chain either"
 
 
 def test_how_a_phase_compresses():
@@ -177,13 +178,14 @@ def test_how_a_phase_compresses():
 def test_a_time_competes_with_the_seconds_of_its_video_only():
     trainer = make()
     batch = trainer.pile.batch(0, 64, 2, 6, Mix(TASKS, absent=0.3))
-    loss, cost = loss_of(trainer.model, batch, 8, "reload")
-    everywhere, wide = loss_of(trainer.model, batch, 8, "reload", whole_clock=True)
+    cost = loss_of(trainer.model, batch, 8, "reload")[1]
     assert ((cost > 0) == (batch.loss > 0)).all(), "every supervised token has a cost, and nothing else"
-    assert (batch.tokens == ABSENT).any() and loss < everywhere
-    times = batch.loss == TIME_LOSS
-    assert (cost[times] < wide[times] + 1e-4).float().mean() > 0.8  # fewer rivals (an absent answer has one more)
-    assert torch.allclose(cost[~times], wide[~times])
+    assert (batch.tokens == ABSENT).any()
+    with torch.no_grad():
+        trainer.model.times.outward.weight.mul_(0)  # all seconds alike, <absent> too
+        trainer.model.words[ABSENT] = 0
+    flat = loss_of(trainer.model, batch, 8, "reload")[1]
+    assert torch.allclose(flat[batch.loss == TIME_LOSS], torch.tensor(math.log(1 + 64.0)))
 
 
 def test_unknown_names_are_refused():

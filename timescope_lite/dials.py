@@ -25,7 +25,7 @@ from timescope_lite.model.checkpoint import load, save
 from timescope_lite.model.timescope import ModelConfig, TimeScope
 from timescope_lite.results import write_result
 from timescope_lite.text import Vocabulary, Writer
-from timescope_lite.train import ACTIVITIES_NEXT, BOTH, CURRICULUM, PLACES_FIRST, Phase, Trainer
+from timescope_lite.train import CURRICULUM, WORDS, Phase, Trainer
 from timescope_lite.world.domain import Domain, load_domains
 from timescope_lite.world.story import StoryConfig
 from timescope_lite.world.tasks import ask, in_words
@@ -68,25 +68,20 @@ POINTS = {
 
 @dataclass(frozen=True)
 class Effort:
-    """Training steps of a point: warm-up (places, activities, both), dense, and fine-tuning of each system; then what it is scored on."""
+    """Training steps of a point: words, dense, and fine-tuning of each system; then what it is scored on."""
 
-    places: int = 800
-    activities: int = 800
-    both: int = 200
-    dense: int = 1200
-    sft: int = 500
+    words: int = 300
+    dense: int = 600
+    sft: int = 400
     videos: int = 24
     questions: int = 15
 
 
 def phases_from_nothing(effort: Effort, dial: Dial) -> list[Phase]:
-    """Warm-up and dense pre-training; a `joint` point reads through the HVR with its window reloaded from the first step."""
+    """Words and dense pre-training; a `joint` point reads through the HVR with its window reloaded from the first step."""
     how: dict[str, Any] = {"r": (dial.r,), "sees": "reload"} if dial.joint else {}
-    alone: dict[str, Any] = {"think": 0.0, "decay": 0.01, "whole_clock": True} | how
     return [
-        Phase("places", effort.places, ((0.7, (32,)), (1.0, (32, 64))), PLACES_FIRST, **alone),
-        Phase("activities", effort.activities, ((1.0, (32,)),), ACTIVITIES_NEXT, coarse=0.15, **alone),
-        Phase("both", effort.both, ((1.0, (32, 64)),), BOTH, coarse=0.2, **alone),
+        Phase("words", effort.words, ((1.0, (32,)),), WORDS, think=0.0, coarse=0.2, decay=0.01, **how),
         Phase("dense", effort.dense, CURRICULUM, MIX, **how),
     ]
 

@@ -32,7 +32,7 @@ from timescope_lite.model.checkpoint import save, write_tensors
 from timescope_lite.model.decoder import DecoderConfig
 from timescope_lite.model.frame_encoder import FrameEncoder, FrameEncoderConfig
 from timescope_lite.model.timescope import Encoded, ModelConfig, TimeScope
-from timescope_lite.text import CHAIN_LOSS, DIRECT, NUM_SECONDS, THINK, TIME_LOSS, Vocabulary, Writer
+from timescope_lite.text import CHAIN_LOSS, DIRECT, THINK, TIME_LOSS, Vocabulary, Writer
 from timescope_lite.world.domain import Domain, load_domains
 from timescope_lite.world.render import render_frames, to_model_size
 from timescope_lite.world.story import tell
@@ -48,7 +48,7 @@ class Phase:
 
     `sees` is what a fine question reads: `all` (dense or single-stage, over what r leaves), `reload` (HVR with the window reloaded), `focus` (HVR of
     the window only). With a `budget` (frames' worth) r is the smallest that brings a video within it, or, if `sampled`, frames are left out instead.
-    `whole_clock`: a time competes with all seconds of the clock, not only with those of its video.
+    Videos longer than 512 s are asked for their windows in `coarse_when_long` of the questions: finding is what length makes hard, not reading seconds.
     """
 
     name: str
@@ -59,12 +59,12 @@ class Phase:
     sees: str = "all"
     think: float = 0.6
     coarse: float = 0.3
+    coarse_when_long: float | None = None
     jitter_s: tuple[int, int] = (-2, 4)
     misplaced: float = 0.0
     absent: float = 0.0
     budget: int | None = None
     sampled: bool = False
-    whole_clock: bool = False
     muon_lr: float = 0.02
     adam_lr: float = 3e-3
     decay: float = 0.3
@@ -107,16 +107,13 @@ TASKS = {
     "next_place": 0.03,
     "effect": 0.03,
 }
-PLACES_FIRST = {"explicit": 0.42, "activity": 0.28, "place": 0.25, "effect": 0.05}
-ACTIVITIES_NEXT = {"activity": 0.5, "explicit": 0.3, "sign1": 0.1, "next_place": 0.05, "place": 0.05}
-BOTH = {"explicit": 0.3, "activity": 0.25, "sign1": 0.1, "sign2": 0.1, "order_at": 0.15, "place": 0.05, "effect": 0.05}
-SHARPEN = {"activity": 0.5, "explicit": 0.3, "order_at": 0.2}
+WORDS = {"activity": 0.5, "explicit": 0.3, "place": 0.2}
 CURRICULUM = ((0.2, (64,)), (0.45, (64, 128)), (0.7, (128, 256)), (1.0, (256, 512)))
 MINUTES = (128, 256, 256, 512, 512, 512, 1024)
 MINUTES_AND_HOURS = (*MINUTES, 1024, 3600)
 
 
-def loss_of(model: TimeScope, batch: Batch, r: int, sees: str, whole_clock: bool = False) -> tuple[Tensor, Tensor]:
+def loss_of(model: TimeScope, batch: Batch, r: int, sees: str) -> tuple[Tensor, Tensor]:
     """The loss of a batch, and the cross-entropy of every supervised token, (B, Q, T), zero elsewhere.
 
     Loss = time codes summed per question, averaged over questions, plus the mean over reasoning tokens. A time competes with the seconds of its video
@@ -131,8 +128,7 @@ def loss_of(model: TimeScope, batch: Batch, r: int, sees: str, whole_clock: bool
         cost[words] = F.cross_entropy(model.word_logits(hidden[words]).float(), targets[words], reduction="none")
     per_video = []
     for b, clock in enumerate(batch.clock.tolist()):
-        clock, num = (0, NUM_SECONDS) if whole_clock else (clock, encoded.num_frames)
-        scores = model.time_logits(hidden[b][times[b]], clock, num).float()
+        scores = model.time_logits(hidden[b][times[b]], clock, encoded.num_frames).float()
         seconds = targets[b][times[b]] - model.vocabulary.first_second - clock
         per_video.append(F.cross_entropy(scores, (seconds + 1).clamp(min=0), reduction="none"))  # <absent> is below every second
     cost[times] = torch.cat(per_video)
@@ -247,11 +243,12 @@ class Trainer:
         rng = np.random.default_rng((self.pile.seed, self.step, 7))
         seconds = phase.draw_length(self.step, rng)
         r, stride = phase.draw_compression(seconds, rng)
-        mix = Mix(phase.kinds, phase.think, phase.coarse, phase.jitter_s, phase.misplaced, phase.absent)
+        coarse = phase.coarse if phase.coarse_when_long is None or seconds <= 512 else phase.coarse_when_long
+        mix = Mix(phase.kinds, phase.think, coarse, phase.jitter_s, phase.misplaced, phase.absent)
         videos, questions = max(1, FRAMES_PER_STEP // seconds), min(MAX_QUESTIONS, seconds // 4)
         batch = self.pile.batch(self.step, seconds, videos, questions, mix, stride).to(self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            loss, cost = loss_of(self.model, batch, r, phase.sees, phase.whole_clock)
+            loss, cost = loss_of(self.model, batch, r, phase.sees)
         if not math.isfinite(loss.item()):
             raise UserError(
                 f"the loss is {loss.item()} at step {self.step} of phase {phase.name!r}; the last good state is kept: lower the learning rate"
@@ -345,8 +342,8 @@ def recipe(profile: str, system: str = "two_stage", depth: int | None = None) ->
     scale, own_depth = SCALES[profile]
     think = 0.0 if system == "two_stage_no_cot" else 0.6
     phases = (
-        *_warm_up(),
-        Phase("dense", 2000, CURRICULUM, TASKS, think=think, absent=0.03),
+        Phase("words", 1000, ((1.0, (32,)),), WORDS, think=0.0, coarse=0.2, decay=0.01),
+        Phase("dense", 900, CURRICULUM, TASKS, think=think, absent=0.03),
         *_fine_tuning(system, think),
     )
     frames = FramePhase(stories=8, frames_per_story=64, steps=20, batch=64) if profile == "smoke" else FramePhase()
@@ -354,27 +351,16 @@ def recipe(profile: str, system: str = "two_stage", depth: int | None = None) ->
     return Recipe(system, frames, scaled, decoder=decoder_of(depth or own_depth), pool_frames=80_000 if scale >= 1 else 4_000)
 
 
-def _warm_up() -> tuple[Phase, ...]:
-    """Each cue alone, places first: it takes 700 steps until a place is looked up. No reasoning yet: hops over signs follow in 300 steps of `dense`."""
-    alone: dict[str, Any] = {"think": 0.0, "decay": 0.01, "whole_clock": True}
-    return (
-        Phase("places", 1000, ((0.7, (32,)), (1.0, (32, 64))), PLACES_FIRST, coarse=0.3, **alone),
-        Phase("activities", 1000, ((1.0, (32,)),), ACTIVITIES_NEXT, coarse=0.15, **alone),
-        Phase("both", 300, ((1.0, (32, 64)),), BOTH, coarse=0.2, **alone),
-        Phase("sharpen", 600, ((1.0, (32,)),), SHARPEN, coarse=0.05, **alone),
-    )
-
-
 def _fine_tuning(system: str, think: float) -> tuple[Phase, ...]:
-    """The two stages of SFT, 400 and 2,200 steps for every system: plain localisation, then (two-stage) coarse-to-fine with temporal augmentation.
+    """The two stages of SFT, 200 and 1,500 steps for every system: plain localisation, then (two-stage) coarse-to-fine with temporal augmentation.
 
-    The last 800 of them take shorter videos: a step then holds up to four times as many questions, and a reloaded window looks the same in all.
+    The last 900 of them take shorter videos: a step then holds up to four times as many questions, and a reloaded window looks the same in all.
 
     `single_stage_long` gets three times as many: a control must not lose by starvation.
     """
     ways: dict[str, dict[str, Any]] = {
-        "two_stage": {"r": (16,), "sees": "reload"},
-        "two_stage_no_cot": {"r": (16,), "sees": "reload"},
+        "two_stage": {"r": (4, 8, 16, 16, 16, 16), "sees": "reload"},
+        "two_stage_no_cot": {"r": (4, 8, 16, 16, 16, 16), "sees": "reload"},
         "focus": {"budget": 128, "sees": "focus"},
         "single_stage": {"budget": 128, "coarse": 0.0},
         "single_stage_long": {"budget": 128, "coarse": 0.0},
@@ -386,12 +372,13 @@ def _fine_tuning(system: str, think: float) -> tuple[Phase, ...]:
     sft: dict[str, Any] = {"muon_lr": 0.013, "adam_lr": 2e-3, "absent": 0.04 * coarse_to_fine, "think": think} | how
     first = sft | {"coarse": 0.6 if coarse_to_fine else 0.0, "decay": 0.01}
     second = sft | {"coarse": 0.35 if coarse_to_fine else 0.0, "decay": 0.7, "misplaced": 0.04 * coarse_to_fine}
+    second |= {"coarse_when_long": 0.8} if coarse_to_fine else {}
     lengths = MINUTES_AND_HOURS if system.startswith("two_stage") else MINUTES
     times = 3 if system == "single_stage_long" else 1
     return (
-        Phase("sft1", 400 * times, ((1.0, (128, 256, 512)),), TASKS, **first),
-        Phase("sft2", 1400 * times, ((1.0, lengths),), TASKS, **second),
-        Phase("sft3", 800 * times, ((1.0, (128, 256, 256, 512, 512)),), TASKS, **second),
+        Phase("sft1", 200 * times, ((1.0, (128, 256, 512)),), TASKS, **first),
+        Phase("sft2", 600 * times, ((1.0, lengths),), TASKS, **second),
+        Phase("sft3", 900 * times, ((1.0, (128, 256, 256, 512, 512)),), TASKS, **second),
     )
 
 

@@ -1,7 +1,8 @@
 """A small decoder in the manner of Qwen3: RMSNorm, normalised queries and keys, rotary positions, SwiGLU.
 
 Two additions, off in `DecoderConfig.plain`: only a fraction of each head is rotated (content can then be matched at any distance), and a learned
-bias per head on text-to-text attention (without it hundreds of video keys drown ten text keys at the start of training).
+bias per head on text-to-text attention. Half of the heads begin as text heads (without a bias hundreds of video keys drown ten text keys), half as
+memory heads, which see the video only. And a block starts as a lookup: what resembles a token is found and copied (`Block.start_as_lookup`).
 """
 
 from __future__ import annotations
@@ -31,17 +32,18 @@ class DecoderConfig:
     layers: int = 4
     heads: int = 4
     kv_heads: int = 4
-    head_width: int = 32
+    head_width: int = 64
     mlp_width: int = 336
     rope_base: float = 1000.0
-    rope_fraction: float = 0.5
-    query_gain: float = 1.5
+    rope_fraction: float = 0.25
+    query_gain: float = 3.0
     text_bias: float = 4.0
+    memory_bias: float = -30.0
     norm_eps: float = 1e-6
 
     def plain(self) -> DecoderConfig:
         """The same sizes as a plain causal Qwen3: full rotary, no text bias."""
-        return replace(self, rope_fraction=1.0, query_gain=1.0, text_bias=0.0)
+        return replace(self, rope_fraction=1.0, query_gain=1.0, text_bias=0.0, memory_bias=0.0)
 
 
 def rotate(x: Tensor, positions: Tensor, base: float, fraction: float) -> Tensor:
@@ -80,10 +82,26 @@ class Block(nn.Module):
         self.gate_up = nn.Linear(C, 2 * config.mlp_width, bias=False)
         self.down = nn.Linear(config.mlp_width, C, bias=False)
         half = config.heads // 2
-        self.text_bias = nn.Parameter(torch.tensor([config.text_bias] * half + [0.0] * (config.heads - half)))
+        self.text_bias = nn.Parameter(torch.tensor([config.text_bias] * half + [config.memory_bias] * (config.heads - half)))
         nn.init.constant_(self.q_norm.weight, config.query_gain)
-        nn.init.normal_(self.out.weight, std=0.04)
-        nn.init.normal_(self.down.weight, std=0.03)
+        nn.init.normal_(self.down.weight, std=0.003)
+        self.start_as_lookup()
+
+    @torch.no_grad()
+    def start_as_lookup(self) -> None:
+        """Memory heads start with equal maps for queries and keys, so a token looks up what resembles it; all heads copy what they attend to unchanged.
+
+        Looking up and copying is what grounding is made of, and a random start takes thousands of steps to find it (docs/LOG.md). After the mimetic
+        initialisation of Trockman and Kolter (arXiv 2305.09828), whose copies have the other sign.
+        """
+        c = self.config
+        group, rows = c.heads // c.kv_heads, c.kv_heads * c.head_width
+        q, k, v = (w.view(-1, c.head_width, c.width) for w in self.qkv.weight.split([c.heads * c.head_width, rows, rows]))
+        memory = range(c.heads // 2, c.heads)
+        k[[h // group for h in memory]] = _orthogonal(rows, c.width).view_as(k)[[h // group for h in memory]]
+        q[list(memory)] = k[[h // group for h in memory]]
+        v.copy_(_orthogonal(rows, c.width).view_as(v))
+        self.out.weight.copy_(v.repeat_interleave(group, dim=0).flatten(0, 1).T / group)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (B, N, C) -> q (B, H, N, D), k and v (B, H_kv, N, D), normalised, not yet rotated."""
@@ -105,6 +123,11 @@ class Block(nn.Module):
         """Repeat each key/value head for the query heads that share it."""
         groups = self.config.heads // self.config.kv_heads
         return kv if groups == 1 else LayerKV(kv.k.repeat_interleave(groups, dim=1), kv.v.repeat_interleave(groups, dim=1))
+
+
+def _orthogonal(rows: int, columns: int) -> Tensor:
+    """A random map whose rows, or columns where there are fewer of them, are orthonormal."""
+    return nn.init.orthogonal_(torch.empty(rows, columns))
 
 
 def attend(q: Tensor, kv: LayerKV, mask: Tensor | None = None, causal: bool = False) -> Tensor:

@@ -53,7 +53,9 @@ class TimeCodes(nn.Module):
         self.register_buffer("phi", torch.cat([angle.sin(), angle.cos()], dim=1), persistent=False)
         self.inward = nn.Linear(2 * half, width, bias=False)
         self.outward = nn.Linear(width, 2 * half, bias=False)
-        nn.init.normal_(self.inward.weight, std=0.06)
+        nn.init.normal_(self.inward.weight, std=0.12)
+        with torch.no_grad():
+            self.outward.weight.copy_(0.5 * self.inward.weight.T)  # a time that was copied can be written at once
         self.phi: Tensor
 
     def forward(self, seconds: Tensor) -> Tensor:
@@ -119,8 +121,14 @@ class TimeScope(nn.Module):
     def align(self, directions: dict[str, Tensor], scale: float = 0.5) -> None:
         """Start words where the frame encoder already puts what they name: part of a phrase -> its direction in feature space (feature_width,).
 
-        The paper starts from a SigLIP and a language model that were aligned before; this is our stand-in, and only an initial value.
+        The map of features keeps the directions in which these differ most. The paper starts from a SigLIP and a language model that were aligned before;
+        this is our stand-in, and only an initial value.
         """
+        C, width = self.config.decoder.width, self.config.feature_width
+        named = torch.stack(list(directions.values())).float()
+        kept = torch.linalg.svd(named / named.norm(dim=1, keepdim=True), full_matrices=False).Vh[:C]
+        turned = nn.init.orthogonal_(torch.empty(C, C))[:, : len(kept)] @ kept
+        self.features_in.weight.copy_(turned * self.config.feature_gain * math.sqrt(width))
         rows = {word: i for i, word in enumerate(self.vocabulary.words)}
         for word, direction in directions.items():
             seen = self.features_in.weight @ direction.to(self.features_in.weight)
