@@ -197,7 +197,7 @@ def test_unknown_names_are_refused():
 
 def test_one_dial_for_the_size():
     tiny, base = decoder_of(4), decoder_of(8)
-    assert tiny == DecoderConfig() and base.width == 2 * tiny.width and base.layers == base.heads == 8
+    assert tiny == DecoderConfig() and base.width == 2 * tiny.width and base.layers == 2 * base.heads == 8
     assert recipe("full").decoder == base and recipe("lab", depth=6).decoder == decoder_of(6)
 
 

@@ -325,7 +325,7 @@ SCALES = {
 
 def decoder_of(depth: int) -> DecoderConfig:
     """One dial for the size: width, heads and MLP follow from the depth. 4 is tiny, 8 is base."""
-    return DecoderConfig(width=32 * depth, layers=depth, heads=depth, kv_heads=depth, mlp_width=84 * depth)
+    return DecoderConfig(width=32 * depth, layers=depth, heads=max(2, depth // 2), kv_heads=max(2, depth // 2), mlp_width=84 * depth)
 
 
 def recipe(profile: str, system: str = "two_stage", depth: int | None = None) -> Recipe:
@@ -342,7 +342,7 @@ def recipe(profile: str, system: str = "two_stage", depth: int | None = None) ->
     scale, own_depth = SCALES[profile]
     think = 0.0 if system == "two_stage_no_cot" else 0.6
     phases = (
-        Phase("words", 1000, ((1.0, (32,)),), WORDS, think=0.0, coarse=0.2, decay=0.01),
+        Phase("words", 2000, ((1.0, (32,)),), WORDS, think=0.0, coarse=0.2),
         Phase("dense", 900, CURRICULUM, TASKS, think=think, absent=0.03),
         *_fine_tuning(system, think),
     )

@@ -30,8 +30,8 @@ class DecoderConfig:
 
     width: int = 128
     layers: int = 4
-    heads: int = 4
-    kv_heads: int = 4
+    heads: int = 2
+    kv_heads: int = 2
     head_width: int = 64
     mlp_width: int = 336
     rope_base: float = 1000.0
