@@ -1,5 +1,7 @@
 """The mechanism of exercises, on one small sample exercise (the lessons' own are proven in test_notebooks.py)."""
 
+import copy
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,6 +85,24 @@ def test_an_unknown_mistake_hears_case_expected_and_got() -> None:
     assert "expected shape (2, 3)" in reply(lambda x, r: x[:1]) and "got shape (1, 3)" in reply(lambda x, r: x[:1])
 
 
+def test_of_two_arrays_of_one_shape_the_first_difference_is_shown() -> None:
+    def student(x: torch.Tensor, r: int) -> torch.Tensor:
+        answer = reference(x, r)
+        answer[1, 2] += 1
+        return answer
+
+    said = reply(student)
+    assert "the shape is right; 1 of 6 numbers differ, first at [1, 2]: expected" in said
+    assert core.first_difference(np.array([True, False]), np.array([True, True])).endswith("first at [1]: expected 0, got 1")
+    assert (
+        core.first_difference(np.ones(2), np.ones(3))
+        == core.first_difference(1.0, 2.0)
+        == core.first_difference(np.ones(2), np.ones(2))
+        == ""
+    )
+    assert core.first_difference(np.array(["a"]), np.array(["b"])) == ""
+
+
 def test_wrong_in_a_later_case_only_is_found() -> None:
     assert "'F=8, D=2, r=4'" in reply(lambda x, r: reference(x, r) if r == 2 else x)
 
@@ -130,6 +150,52 @@ def test_inputs_are_fresh_and_the_same_each_time() -> None:
     for _ in range(2):
         SAMPLE(lambda x, r: (seen.append(x.clone()), reference(x, r))[1])
     assert all(torch.equal(a, b) for a, b in zip(seen[:3], seen[3:], strict=True))
+
+
+def scribble(x: object) -> bool:
+    """Overwrite a mutable value where it lies, as a careless student would; False if there is nothing to overwrite."""
+    if isinstance(x, (torch.Tensor, np.ndarray)) and np.prod(x.shape):
+        x[...] = 1 - x if x.dtype not in (bool, torch.bool) else ~x
+    elif isinstance(x, list) and x:
+        x.append(x[0])
+    else:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", sorted(checks.load_all()))
+def test_an_input_that_was_edited_is_named_in_every_exercise(name: str) -> None:
+    exercise = checks.load_all()[name]
+    first = exercise.cases()[-1].args
+    for at in [i for i, x in enumerate(copy.deepcopy(first)) if scribble(x)]:
+
+        def student(*given: object, at: int = at) -> object:
+            answer = copy.deepcopy(core.run_case(exercise.reference, Case("", given)))
+            scribble(given[at])
+            if answer.error:
+                raise answer.error
+            return answer.value
+
+        assert "in place" in reply(student, exercise) and "still needs" in reply(student, exercise)
+
+
+@pytest.mark.parametrize("name", sorted(checks.load_all()))
+def test_no_exercise_is_passed_by_an_answer_that_ignores_the_question(name: str) -> None:
+    exercise = checks.load_all()[name]
+    for case in exercise.cases():
+        constant = core.run_case(exercise.reference, case)
+        if not constant.error:
+            assert reply(lambda *given, value=constant.value: value, exercise)
+
+
+@pytest.mark.parametrize("name", sorted(checks.load_all()))
+def test_messages_point_at_the_idea_and_there_are_enough_of_them(name: str) -> None:
+    known = checks.load_all()[name].wrong
+    assert len(known) >= 5, f"a class makes more mistakes than {len(known)}"
+    for wrong in known:
+        words = wrong.message or wrong.must_say
+        assert not re.search(r"\bline \d|[Ee]rror in your code|[Ww]rong answer|!$", words), f"{wrong.name}: {words}"
+        assert not wrong.message or 40 <= len(words) <= 280 and words[-1] in ".?)", f"{wrong.name}: {words}"
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,12 @@ def test_the_best_constant_of_each_case_is_the_only_one():
             "percent",
         ),
         ("best_constant", lambda truths: [0, 1], "The whole video"),
+        ("tiou", lambda a, b: 100 * (min(a[1], b[1]) - max(a[0], b[0])) / (max(a[1], b[1]) - min(a[0], b[0])), "in percent"),
+        (
+            "recall",
+            lambda answers, truths, m: sum(intervals.tiou(a, t) for a, t in zip(answers, truths, strict=True)) / len(truths),
+            "mean tIoU",
+        ),
     ],
 )
 def test_who_makes_two_mistakes_hears_about_the_first(name, function, says):

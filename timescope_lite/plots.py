@@ -380,6 +380,62 @@ def _span_bar(axes: Axes, span: Seconds | None, colour: str, y: float, lens: Sec
 
 
 @styled
+def two_stages(
+    scene: Scene,
+    coarse: Seconds,
+    over_hvr: Mapping[str, ArrayLike],
+    in_window: Mapping[str, ArrayLike],
+    segment_s: float = 16.0,
+    title: str = "",
+) -> Picture:
+    """One question through both stages on one clock, 900 x 960 for two side by side: how sure the coarse stage is, the memory, the lens, the fine stage.
+
+    `coarse` is the window in seconds as the coarse stage wrote it; `over_hvr` the probability per segment of `segment_s` of its first and last second,
+    `in_window` the same per second of the fine stage. Raises UserError if the lengths do not fit the video.
+    """
+    lengths = [len(np.asarray(p)) * width for named, width in ((over_hvr, segment_s), (in_window, 1.0)) for p in named.values()]
+    if any(not 0 <= length - scene.duration_s < segment_s for length in lengths):
+        raise UserError(f"two_stages needs a probability for every segment of {segment_s:g} s and every second of {scene.duration_s:g}")
+    figure, found = Picture(figsize=(9, 9.6)), title or scene.finding()
+    figure.alt_text = (
+        f"{found}. Task: {scene.task} Coarse window {mm_ss(coarse[0])} to {mm_ss(coarse[1])}, reloaded "
+        f"{' to '.join(map(mm_ss, scene.window)) if scene.window else 'nothing'}, answer "
+        f"{' to '.join(map(mm_ss, scene.answer)) if scene.answer else 'none'}, truth {mm_ss(scene.truth[0])} to {mm_ss(scene.truth[1])}. {scene.reasoning}"
+    )
+    figure.text(0.02, 0.985, textwrap.fill(found, 64), fontsize=17, fontweight="bold", va="top")
+    figure.text(0.02, 0.922, textwrap.fill(f"Task: “{scene.task}”", 78), fontsize=14, va="top", color=BLUE)
+    boxes = ((0.755, 0.085), (0.6, 0.09), (0.415, 0.08), (0.205, 0.2))
+    sure, strip, sharp, zoom = (figure.add_axes((0.13, bottom, 0.84, height)) for bottom, height in boxes)
+    sure.axvspan(*coarse, color=HVR, alpha=0.25, lw=0)
+    _sureness(sure, over_hvr, segment_s, (0, scene.duration_s), "coarse")
+    sure.legend(loc="lower right", ncols=2, fontsize=12, borderaxespad=0.1, bbox_to_anchor=(1, 1))
+    sure.set_title(
+        "probability of a segment (below: of a second) to be", fontsize=13, fontweight="normal", color=GREY
+    )
+    numbers = np.arange(0, lengths[0] // segment_s, max(1, lengths[0] // segment_s // 8))
+    sure.set_xticks((numbers + 0.5) * segment_s, [f"segment {n:.0f}" if n == 0 else f"{n:.0f}" for n in numbers], fontsize=12)
+    _strip(strip, scene)
+    sharp.set_facecolor(PALE)
+    _sureness(sharp, in_window, 1.0, scene.lens, "fine")
+    _zoom(zoom, scene)
+    _beam(figure, strip, sharp, scene)
+    if scene.memory:
+        _byte_bars(figure.add_axes((0.34, 0.02, 0.56, 0.11)), scene.memory, fontsize=14)
+    return figure
+
+
+def _sureness(axes: Axes, by_name: Mapping[str, ArrayLike], width_s: float, span: Seconds, label: str) -> None:
+    """Probabilities as filled steps of `width_s` seconds, one colour per name, over the seconds of `span`."""
+    for (name, p), colour in zip(by_name.items(), (BLUE, PURPLE), strict=False):
+        axes.stairs(
+            np.asarray(p, dtype=float), np.arange(len(np.asarray(p)) + 1) * width_s, fill=True, color=colour, alpha=0.75, label=name
+        )
+    axes.set(xlim=span, ylim=(0, 1.02), xticks=[], yticks=[0, 1])
+    axes.set_ylabel(label, fontsize=14, rotation=0, ha="right", va="center", labelpad=12)
+    axes.tick_params(axis="y", labelsize=12)
+
+
+@styled
 def film(frames: Sequence[tuple[float, np.ndarray]], captions: Sequence[str] = (), title: str = "") -> Picture:
     """A few frames (time_s, pixels) side by side, each with its time and a caption."""
     said = [f"{mm_ss(time_s)}  {caption}".strip() for (time_s, _), caption in zip(frames, captions or [""] * len(frames), strict=True)]

@@ -32,13 +32,14 @@ from timescope_lite.model.checkpoint import save, write_tensors
 from timescope_lite.model.decoder import DecoderConfig
 from timescope_lite.model.frame_encoder import FrameEncoder, FrameEncoderConfig
 from timescope_lite.model.timescope import Encoded, ModelConfig, TimeScope
-from timescope_lite.text import CHAIN_LOSS, DIRECT, THINK, TIME_LOSS, Vocabulary, Writer
+from timescope_lite.text import CHAIN_LOSS, DIRECT, NUM_SECONDS, THINK, TIME_LOSS, Vocabulary, Writer
 from timescope_lite.world.domain import Domain, load_domains
 from timescope_lite.world.render import render_frames, to_model_size
 from timescope_lite.world.story import tell
 
 FRAMES_PER_STEP = 1024
 MAX_QUESTIONS = 64
+RIVALS = 1024  # a written time competes with at least so many seconds of the clock
 FEATURE_GAIN = 0.09  # standardised features of width 192: tokens of about unit size
 
 
@@ -92,6 +93,7 @@ class Phase:
 
 
 TASKS = {
+    "activity": 0.08,
     "explicit": 0.14,
     "sign1": 0.1,
     "sign2": 0.1,
@@ -108,7 +110,7 @@ TASKS = {
     "effect": 0.03,
 }
 WORDS = {"activity": 0.5, "explicit": 0.3, "place": 0.2}
-CURRICULUM = ((0.2, (64,)), (0.45, (64, 128)), (0.7, (128, 256)), (1.0, (256, 512)))
+CURRICULUM = ((0.25, (32, 64)), (0.5, (32, 64, 128)), (0.75, (32, 64, 128, 256)), (1.0, (32, 64, 128, 256, 512)))  # short clips to the end: log
 MINUTES = (128, 256, 256, 512, 512, 512, 1024)
 MINUTES_AND_HOURS = (*MINUTES, 1024, 3600)
 
@@ -116,8 +118,8 @@ MINUTES_AND_HOURS = (*MINUTES, 1024, 3600)
 def loss_of(model: TimeScope, batch: Batch, r: int, sees: str) -> tuple[Tensor, Tensor]:
     """The loss of a batch, and the cross-entropy of every supervised token, (B, Q, T), zero elsewhere.
 
-    Loss = time codes summed per question, averaged over questions, plus the mean over reasoning tokens. A time competes with the seconds of its video
-    and <absent> only, a word with words only: as in decoding, and half of a step's arithmetic less than with 8,192 seconds.
+    Loss = time codes summed per question, averaged over questions, plus the mean over reasoning tokens. A time competes with `rivals` and <absent>, a
+    word with words: less arithmetic than with 8,192 seconds.
     """
     encoded = model.encode(batch.features, batch.clock, r)
     layers, mask = what_is_seen(model, encoded, batch, sees)
@@ -128,12 +130,22 @@ def loss_of(model: TimeScope, batch: Batch, r: int, sees: str) -> tuple[Tensor, 
         cost[words] = F.cross_entropy(model.word_logits(hidden[words]).float(), targets[words], reduction="none")
     per_video = []
     for b, clock in enumerate(batch.clock.tolist()):
-        scores = model.time_logits(hidden[b][times[b]], clock, encoded.num_frames).float()
-        seconds = targets[b][times[b]] - model.vocabulary.first_second - clock
+        first, num = rivals(clock, encoded.num_frames)
+        scores = model.time_logits(hidden[b][times[b]], first, num).float()
+        seconds = targets[b][times[b]] - model.vocabulary.first_second - first
         per_video.append(F.cross_entropy(scores, (seconds + 1).clamp(min=0), reduction="none"))  # <absent> is below every second
     cost[times] = torch.cat(per_video)
     chain = cost[words].mean() if words.any() else 0.0
     return cost[times].sum() / batch.fine.numel() + chain, cost.detach()
+
+
+def rivals(clock: int, num_frames: int) -> tuple[int, int]:
+    """First second of the clock and number of seconds that a time of a video competes with: the video's own, in the middle of RIVALS.
+
+    A model that has only ever told the 32 seconds of a short clip apart chooses seconds outside of the window in a long video (docs/LOG.md).
+    """
+    num = max(num_frames, RIVALS)
+    return min(max(0, clock - (num - num_frames) // 2), NUM_SECONDS - num), num
 
 
 def what_is_seen(model: TimeScope, encoded: Encoded, batch: Batch, sees: str) -> tuple[list, Tensor | None]:
@@ -343,7 +355,7 @@ def recipe(profile: str, system: str = "two_stage", depth: int | None = None) ->
     think = 0.0 if system == "two_stage_no_cot" else 0.6
     phases = (
         Phase("words", 2000, ((1.0, (32,)),), WORDS, think=0.0, coarse=0.2),
-        Phase("dense", 900, CURRICULUM, TASKS, think=think, absent=0.03),
+        Phase("dense", 1000, CURRICULUM, TASKS, think=think, absent=0.03, muon_lr=0.01, adam_lr=1.5e-3),
         *_fine_tuning(system, think),
     )
     frames = FramePhase(stories=8, frames_per_story=64, steps=20, batch=64) if profile == "smoke" else FramePhase()
@@ -352,9 +364,9 @@ def recipe(profile: str, system: str = "two_stage", depth: int | None = None) ->
 
 
 def _fine_tuning(system: str, think: float) -> tuple[Phase, ...]:
-    """The two stages of SFT, 200 and 1,500 steps for every system: plain localisation, then (two-stage) coarse-to-fine with temporal augmentation.
+    """The two stages of SFT, 200 and 1,600 steps for every system: plain localisation, then (two-stage) coarse-to-fine with temporal augmentation.
 
-    The last 900 of them take shorter videos: a step then holds up to four times as many questions, and a reloaded window looks the same in all.
+    The last 1,000 of them take shorter videos: a step then holds up to four times as many questions, and a reloaded window looks the same in all.
 
     `single_stage_long` gets three times as many: a control must not lose by starvation.
     """
@@ -369,7 +381,7 @@ def _fine_tuning(system: str, think: float) -> tuple[Phase, ...]:
     }
     how = ways[system]
     coarse_to_fine = how.get("coarse") is None
-    sft: dict[str, Any] = {"muon_lr": 0.013, "adam_lr": 2e-3, "absent": 0.04 * coarse_to_fine, "think": think} | how
+    sft: dict[str, Any] = {"muon_lr": 0.01, "adam_lr": 1.5e-3, "absent": 0.04 * coarse_to_fine, "think": think} | how
     first = sft | {"coarse": 0.6 if coarse_to_fine else 0.0, "decay": 0.01}
     second = sft | {"coarse": 0.35 if coarse_to_fine else 0.0, "decay": 0.7, "misplaced": 0.04 * coarse_to_fine}
     second |= {"coarse_when_long": 0.8} if coarse_to_fine else {}
@@ -378,7 +390,7 @@ def _fine_tuning(system: str, think: float) -> tuple[Phase, ...]:
     return (
         Phase("sft1", 200 * times, ((1.0, (128, 256, 512)),), TASKS, **first),
         Phase("sft2", 600 * times, ((1.0, lengths),), TASKS, **second),
-        Phase("sft3", 900 * times, ((1.0, (128, 256, 256, 512, 512)),), TASKS, **second),
+        Phase("sft3", 1000 * times, ((1.0, (128, 128, 256, 512)),), TASKS, **second),
     )
 
 

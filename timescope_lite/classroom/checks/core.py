@@ -52,6 +52,17 @@ class WrongAnswer:
     must_say: str = ""
 
 
+IN_PLACE = "changed its input"
+
+
+def wrong_answers(says: Sequence[tuple[str, Callable[..., Any], str]]) -> tuple[WrongAnswer, ...]:
+    """Wrong answers from rows of (name, implementation, message).
+
+    One that edits its input is found by every check by itself; its row holds what the reply must say then: "changed its input `x`".
+    """
+    return tuple(WrongAnswer(name, f, must_say=m) if m.startswith(IN_PLACE) else WrongAnswer(name, f, m) for name, f, m in says)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What one call gave: a value, or the error it raised."""
@@ -147,7 +158,8 @@ class Exercise:
         for i, (before, after) in enumerate(zip(case.args, given, strict=True)):
             if not outcome.error and not same(before, after, 0.0):
                 name = names[i] if i < len(names) else f"argument {i + 1}"
-                raise CheckFailed(f"{self.name}: your function changed its input `{name}` in place ({case.label}). Work on a new value.")
+                where = f"your function {IN_PLACE} `{name}` in place ({case.label})"
+                raise CheckFailed(f"{self.name}: {where}. Whoever called it still needs what was there: work on a new value.")
         return outcome
 
     def _known_mistake(self, cases: Sequence[Case], got: list[Outcome]) -> str:
@@ -166,7 +178,9 @@ class Exercise:
         if got.value is None:
             return f"{where} it returned None. Is the `return` missing?"
         found = self.diagnose(case, expected.value, got.value) if self.diagnose else None
-        return found or f"{where} expected {show(expected.value)}, got {show(got.value)}."
+        return (
+            found or f"{where} {first_difference(expected.value, got.value) or f'expected {show(expected.value)}, got {show(got.value)}'}."
+        )
 
 
 def run_case(function: Callable[..., Any], case: Case, fresh: bool = True) -> Outcome:
@@ -175,6 +189,24 @@ def run_case(function: Callable[..., Any], case: Case, fresh: bool = True) -> Ou
         return Outcome(function(*(copy.deepcopy(case.args) if fresh else case.args)))
     except Exception as error:
         return Outcome(error=error)
+
+
+def first_difference(expected: Any, got: Any) -> str:
+    """How two arrays of one shape differ, in words; empty for anything else. Their first numbers alone would often be the same."""
+    import numpy as np
+
+    if getattr(expected, "shape", ()) == () or getattr(got, "shape", None) != expected.shape:
+        return ""
+    a, b = np.asarray(_numpy(expected)), np.asarray(_numpy(got))
+    if a.dtype.kind not in "biuf" or b.dtype.kind not in "biuf":
+        return ""
+    apart = np.argwhere(~np.isclose(b.astype(float), a.astype(float), rtol=1e-5, atol=1e-5, equal_nan=True))
+    at = tuple(apart[0].tolist()) if len(apart) else ()
+    return (
+        f"the shape is right; {len(apart)} of {a.size} numbers differ, first at {list(at)}: expected {a[at]:.4g}, got {b[at]:.4g}"
+        if at
+        else ""
+    )
 
 
 def show(value: Any) -> str:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from timescope_lite.classroom.checks.core import Case, Exercise, WrongAnswer, register, same
+from timescope_lite.classroom.checks.core import Case, Exercise, register, same, wrong_answers
 
 # ---- miss_chance ----
 
@@ -29,6 +29,23 @@ def _miss_cases() -> list[Case]:
     return [Case(f"{n} frames, an event of {event:g} s in {video:g} s", (n, event, video)) for n, event, video in plain + drawn]
 
 
+_MISS_CHANCE_SAYS = (
+    ("no floor", lambda n, event, video: 1 - n * event / video,
+     "A chance below 0. Once the gap between two frames is shorter than the event, no start of the grid can miss it."),
+    ("chance to hit", lambda n, event, video: min(1.0, n * event / video),
+     "That is the chance to see the event. Asked is the chance to miss it."),
+    ("independent frames", lambda n, event, video: (1 - event / video) ** n,
+     "That is right for frames drawn independently, which may fall close together. Evenly spaced, each gap of video_s / n has "
+     "exactly one."),
+    ("hits expected", lambda n, event, video: n * event / video,
+     "That is how many frames fall into the event on average, which may be more than 1. Asked is the chance that none does."),
+    ("percent", lambda n, event, video: 100 * max(0.0, 1 - n * event / video),
+     "That is the chance in percent. A probability is a number from 0 to 1; only what is printed may be multiplied."),
+    ("a frame short", lambda n, event, video: max(0.0, 1 - (n - 1) * event / video),
+     "You counted n - 1 gaps, as between n fence posts. Here the grid starts anywhere in its first gap: n frames, n gaps of video_s / n."),
+    ("an event without length", lambda n, event, video: max(0.0, 1 - n / video),
+     "The length of the event is not in your answer: an event of 10 s is ten times as hard to miss as one of 1 s."),
+)  # fmt: skip
 register(
     Exercise(
         name="miss_chance",
@@ -37,28 +54,7 @@ register(
         cases=_miss_cases,
         covers="15 cases against counting over 20000 starts of the grid",
         compare=lambda expected, got: same(expected, got, tolerance=2e-3),
-        wrong=(
-            WrongAnswer(
-                "no floor",
-                lambda n, event, video: 1 - n * event / video,
-                "A chance below 0. Once the gap between two frames is shorter than the event, no start of the grid can miss it.",
-            ),
-            WrongAnswer(
-                "chance to hit",
-                lambda n, event, video: min(1.0, n * event / video),
-                "That is the chance to see the event. Asked is the chance to miss it.",
-            ),
-            WrongAnswer(
-                "independent frames",
-                lambda n, event, video: (1 - event / video) ** n,
-                "That is right for frames drawn independently, which may fall close together. Evenly spaced, each gap of video_s / n has exactly one.",
-            ),
-            WrongAnswer(
-                "an event without length",
-                lambda n, event, video: max(0.0, 1 - n / video),
-                "The length of the event is not in your answer: an event of 10 s is ten times as hard to miss as one of 1 s.",
-            ),
-        ),
+        wrong=wrong_answers(_MISS_CHANCE_SAYS),
     )
 )
 
@@ -85,6 +81,26 @@ def _segment_cases() -> list[Case]:
     return [Case(f"[{a:g}, {b:g}] s in segments of {S} s", (float(a), float(b), S, n)) for a, b, S, n in [*plain, *drawn]]
 
 
+_SEGMENTS_UNDER_SAYS = (
+    ("end // S", lambda start, end, S, n: (int(start // S), int(end // S)),
+     "A window that ends on a border does not touch what begins there, and where it ends with the video you name a segment that "
+     "does not exist. Which segment holds the last moment *before* the end?"),
+    ("border", lambda start, end, S, n: (int(start // S), min(int(end // S), n - 1)),
+     "A window that ends exactly on a border does not need the segment that begins there: [16, 32] s lies in segment 1 alone."),
+    ("one past the end", lambda start, end, S, n: (int(start // S), math.ceil(end / S)),
+     "Your last segment is one too many: both ends count here, as in first..last, not as in a slice."),
+    ("rounded", lambda start, end, S, n: (round(start / S), max(round(start / S), round(end / S) - 1)),
+     "Rounding drops a segment that is needed for less than its half. Second 20 lies in segment 1 (16 to 32 s), and so does second 30."),
+    ("end // S + 1", lambda start, end, S, n: (int(start // S), int(end // S) + 1),
+     "Your last segment is one too many, and two where the window ends on a border: it is the end of a slice. Here both ends are "
+     "included."),
+    ("seconds", lambda start, end, S, n: (int(start // S) * S, (math.ceil(end / S) - 1) * S),
+     "Those are seconds, the ones in which the two segments begin. Asked are the numbers of the segments: 0, 1, 2, ..."),
+    ("how many", lambda start, end, S, n: (int(start // S), math.ceil(end / S) - int(start // S)),
+     "Your second number says how many segments there are. Asked are the first and the last."),
+    ("only whole segments", lambda start, end, S, n: (math.ceil(start / S), int(end // S) - 1),
+     "You kept only segments that lie wholly inside. A segment that overlaps by one second may hold the evidence."),
+)  # fmt: skip
 register(
     Exercise(
         name="segments_under",
@@ -92,28 +108,7 @@ register(
         reference=segments_by_looking,
         cases=_segment_cases,
         covers="18 windows against asking every segment",
-        wrong=(
-            WrongAnswer(
-                "border",
-                lambda start, end, S, n: (int(start // S), min(int(end // S), n - 1)),
-                "A window that ends exactly on a border does not need the segment that begins there: [16, 32] s lies in segment 1 alone.",
-            ),
-            WrongAnswer(
-                "one past the end",
-                lambda start, end, S, n: (int(start // S), math.ceil(end / S)),
-                "Your last segment is one too many: both ends count here, as in first..last, not as in a slice.",
-            ),
-            WrongAnswer(
-                "rounded",
-                lambda start, end, S, n: (round(start / S), max(round(start / S), round(end / S) - 1)),
-                "Rounding drops a segment that is needed for less than its half. Second 20 lies in segment 1 (16 to 32 s), and so does second 30.",
-            ),
-            WrongAnswer(
-                "only whole segments",
-                lambda start, end, S, n: (math.ceil(start / S), int(end // S) - 1),
-                "You kept only segments that lie wholly inside. A segment that overlaps by one second may hold the evidence.",
-            ),
-        ),
+        wrong=wrong_answers(_SEGMENTS_UNDER_SAYS),
     )
 )
 
@@ -133,6 +128,20 @@ def _frame_cases() -> list[Case]:
     return [Case(f"{m} of {n} segments reloaded, S={S}, r={r}", (n, m, S, r)) for n, m, S, r in plain + drawn]
 
 
+_ATTENDED_FRAMES_SAYS = (
+    ("the window twice", lambda n, m, S, r: n * S / r + m * S,
+     "The window is in there twice: once reloaded and once still compressed. A reloaded segment replaces its HVR."),
+    ("only the reload", lambda n, m, S, r: float(m * S),
+     "You counted the reload alone. The fine stage still reads the HVR of all other segments."),
+    ("slots, not frames", lambda n, m, S, r: (n - m) / r + m,
+     "You counted segments. A segment is S frames, and S / r slots where it stays compressed."),
+    ("no reload", lambda n, m, S, r: n * S / r,
+     "`reloaded` changes nothing in your answer: that is the coarse stage. In the fine stage those segments are read frame by frame."),
+    ("window in segments", lambda n, m, S, r: (n - m) * S / r + m,
+     "Two units in one sum: the compressed part is in frames' worth, the window in segments. A reloaded segment is S frames."),
+    ("r the wrong way round", lambda n, m, S, r: float((n - m) * r + m * S),
+     "r frames become one slot, so a compressed segment has S / r slots, not r."),
+)  # fmt: skip
 register(
     Exercise(
         name="attended_frames",
@@ -140,27 +149,6 @@ register(
         reference=frames_by_listing,
         cases=_frame_cases,
         covers="13 memories against listing every slot",
-        wrong=(
-            WrongAnswer(
-                "the window twice",
-                lambda n, m, S, r: n * S / r + m * S,
-                "The window is in there twice: once reloaded and once still compressed. A reloaded segment replaces its HVR.",
-            ),
-            WrongAnswer(
-                "only the reload",
-                lambda n, m, S, r: float(m * S),
-                "You counted the reload alone. The fine stage still reads the HVR of all other segments.",
-            ),
-            WrongAnswer(
-                "slots, not frames",
-                lambda n, m, S, r: (n - m) / r + m,
-                "You counted segments. A segment is S frames, and S / r slots where it stays compressed.",
-            ),
-            WrongAnswer(
-                "r the wrong way round",
-                lambda n, m, S, r: float((n - m) * r + m * S),
-                "r frames become one slot, so a compressed segment has S / r slots, not r.",
-            ),
-        ),
+        wrong=wrong_answers(_ATTENDED_FRAMES_SAYS),
     )
 )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from timescope_lite.classroom.checks.core import Case, Exercise, WrongAnswer, register
+from timescope_lite.classroom.checks.core import Case, Exercise, register, wrong_answers
 
 Scores = Callable[[list[int]], Tensor]
 
@@ -49,15 +49,22 @@ def _reasoning_cases() -> list[Case]:
 
 
 def _greedy(
-    all_tokens: bool = False, keep_stop: bool = True, look: bool = True, last_only: bool = False, limit: bool = True
+    all_tokens: bool = False,
+    keep_stop: bool = True,
+    look: bool = True,
+    last_only: bool = False,
+    limit: bool = True,
+    more: int = 0,
+    place: bool = False,
 ) -> Callable[..., Any]:
-    """Greedy writing with a mistake: any token, no stop in the text, no look at the stop, only the last word read, no limit."""
+    """Greedy writing with a mistake: any token, no stop in the text, no look at the stop, only the last word read, no limit or one more, a place in `words`."""
 
     def write(scores: Scores, words: Sequence[int], stop: int, longest: int) -> list[int]:
         written: list[int] = []
-        while len(written) < longest or not limit:
+        while len(written) < longest + more or not limit:
             said = scores(written[-1:] if last_only else written)
             word = int(said.argmax()) if all_tokens else max(words, key=lambda w: float(said[w]))
+            word = list(words).index(word) if place else word
             if word == stop and look:
                 return [*written, word] if keep_stop else written
             written.append(word)
@@ -73,6 +80,9 @@ _REASONING_SAYS = (
      "<so> is missing at the end. It is part of the text: the window is asked for after it, and the fine stage reads it too."),
     ("no end", _greedy(look=False), "You went on after <so>. It means: nothing more to say."),
     ("last word", _greedy(last_only=True), "You gave `scores` the last word only. The next word depends on all that was written so far."),
+    ("place in the list", _greedy(place=True),
+     "You wrote where the best word stands in `words`, not the word: `argmax` over a selection counts from 0 in that selection. Translate it back."),
+    ("one more", _greedy(more=1), "One token more than `longest`. Is there still room? has to be asked before a token is written, not after."),
     ("too long", _greedy(limit=False), "A text without <so> came out longer than `longest`. A model that does not stop must be stopped."),
 )  # fmt: skip
 register(
@@ -82,7 +92,7 @@ register(
         reference=written_word_by_word,
         cases=_reasoning_cases,
         covers="4 texts, one of them empty and one without an end",
-        wrong=tuple(WrongAnswer(*says) for says in _REASONING_SAYS),
+        wrong=wrong_answers(_REASONING_SAYS),
     )
 )
 
@@ -106,12 +116,14 @@ def _time_cases() -> list[Case]:
     return cases
 
 
-def _timed(mask: bool = True, mask_share: bool = True, share: str = "segment") -> Callable[..., Any]:
-    """A time with a mistake: seconds before `earliest` allowed, or weighed; another group of seconds than those of its segment."""
+def _timed(
+    mask: bool = True, mask_share: bool = True, share: str = "segment", late: int = 0, hidden: float = -math.inf
+) -> Callable[..., Any]:
+    """A time with a mistake: seconds before `earliest` allowed, or weighed, or `earliest` excluded, or scored 0; other seconds than its segment's."""
 
     def read(scores: Tensor, earliest: int, S: int) -> tuple[int, float]:
         second = torch.arange(len(scores))
-        later = scores.masked_fill(second < earliest, -torch.inf)
+        later = scores.masked_fill(second < earliest + late, hidden)
         best = int((later if mask else scores).argmax())
         p = (later if mask and mask_share else scores).softmax(0)
         groups = {
@@ -124,6 +136,18 @@ def _timed(mask: bool = True, mask_share: bool = True, share: str = "segment") -
     return read
 
 
+def _masked_after(scores: Tensor, earliest: int, S: int) -> tuple[int, float]:
+    second = torch.arange(len(scores))
+    p = scores.softmax(0) * (second >= earliest)
+    best = int(p.argmax())
+    return best, float(p[second // S == best // S].sum())
+
+
+def _masked_in_place(scores: Tensor, earliest: int, S: int) -> tuple[int, float]:
+    scores[:earliest] = -torch.inf
+    return time_by_counting(scores, earliest, S)
+
+
 _TIME_SAYS = (
     ("second", _timed(share="second"),
      "You gave the probability of that one second. The window is reloaded in whole segments: any second of the same segment would reload the same."),
@@ -131,8 +155,14 @@ _TIME_SAYS = (
      "`earliest` changes nothing in your function. An end before its start is no interval: seconds before `earliest` may not be chosen."),
     ("unmasked share", _timed(mask_share=False),
      "Right second, wrong share: you weighed the seconds before `earliest` too. Exclude them before the softmax, so that what may be chosen sums to 1."),
+    ("mask late", _masked_after,
+     "You masked after the softmax. What may be chosen then sums to less than 1: the rest went to seconds that cannot be chosen. Mask the scores."),
+    ("zero", _timed(hidden=0.0),
+     "You gave forbidden seconds the score 0, and e^0 is 1: they take part like any other. Only minus infinity has a weight of 0."),
+    ("one late", _timed(late=1), "`earliest` itself may be chosen: an interval of one second starts and ends in the same one. You excluded it."),
     ("around", _timed(share="around"),
      "You summed S seconds around the best one. Segments lie on a fixed grid: second 17 and second 31 reload the same one, 15 and 17 do not."),
+    ("in place", _masked_in_place, "changed its input `scores` in place"),
     ("certain", _timed(share="all"), "Your probability is always 1: you divided by the segment's own sum. Divide by that of all seconds that may be chosen."),
 )  # fmt: skip
 register(
@@ -142,7 +172,7 @@ register(
         reference=time_by_counting,
         cases=_time_cases,
         covers="4 rows of scores, weight by weight",
-        wrong=tuple(WrongAnswer(*says) for says in _TIME_SAYS),
+        wrong=wrong_answers(_TIME_SAYS),
     )
 )
 
@@ -159,17 +189,21 @@ def window_by_trying(first: int, last: int, confidence: float, threshold: float,
     return min(ends, key=lambda pair: abs((pair[0] + (room - 1) // 2) - (first + last) // 2))
 
 
-def _planned(clip: bool = True, turn: bool = False, widen: bool = True, narrow: str = "middle") -> Callable[..., Any]:
-    """A plan with a mistake: no look at the ends of the video, the sure ones widened, nobody, narrowed from the start, never, before the widening."""
+def _planned(
+    clip: bool = True, turn: bool = False, widen: bool = True, narrow: str = "middle", border: bool = False, slack: int = 0, width: int = 0
+) -> Callable[..., Any]:
+    """A plan with a mistake: no look at the ends of the video, the sure ones widened, nobody, those at the threshold too; narrowed from the start,
+    around another middle, never, before the widening; a segment too many let through, or kept."""
 
     def plan(first: int, last: int, confidence: float, threshold: float, room: int, num_segments: int) -> tuple[int, int]:
-        more = int((confidence >= threshold) if turn else (confidence < threshold)) if widen else 0
+        more = int((confidence >= threshold) if turn else (confidence < threshold or border and confidence == threshold)) if widen else 0
         wide = (max(first - more, 0), min(last + more, num_segments - 1)) if clip else (first - more, last + more)
         measured = (first, last) if narrow == "before" else wide
-        if measured[1] - measured[0] + 1 <= room or narrow == "never":
+        if measured[1] - measured[0] + 1 <= room + slack or narrow == "never":
             return wide
-        start = min(max((first + last) // 2 - (room - 1) // 2, 0), num_segments - room) if narrow != "start" else wide[0]
-        return start, start + room - 1
+        middle = sum(wide if narrow == "wide" else (first, last)) // 2
+        start = min(max(middle - (room - 1) // 2, 0), num_segments - room) if narrow != "start" else wide[0]
+        return start, start + room - 1 + width
 
     return plan
 
@@ -180,11 +214,16 @@ _PLAN_SAYS = (
     ("nobody", _planned(widen=False), "The confidence changes nothing in your function: below the threshold, add a segment on either side."),
     ("from the start", _planned(narrow="start"),
      "Too wide, and you kept its beginning. Nothing says that the evidence comes early: narrow around the middle of the coarse window."),
+    ("other middle", _planned(narrow="wide"),
+     "Narrowed around the middle of the widened window. Cut at the end of the video, that one is lopsided: take the middle of what the model said."),
+    ("at the threshold", _planned(border=True), "A confidence exactly at the threshold was widened. Only what lies below it is."),
+    ("one let through", _planned(slack=1), "A window of room + 1 segments was let through: first..last are last - first + 1 segments, both ends counted."),
+    ("one kept", _planned(width=1), "Narrowed to room + 1 segments: both ends belong to the window, so the last one is start + room - 1."),
     ("never", _planned(narrow="never"), "`room` changes nothing in your function: a window may never be wider than it."),
     ("before", _planned(narrow="before"), "You looked at the room before you widened. It is the widened window that must fit."),
 )  # fmt: skip
 _PLANS = (
-    (5, 6, 0.9, 0.5, 6, 32), (5, 6, 0.2, 0.5, 6, 32), (0, 1, 0.2, 0.5, 6, 32), (30, 31, 0.2, 0.5, 6, 32), (8, 15, 0.9, 0.5, 4, 32),
+    (5, 6, 0.5, 0.5, 6, 32), (5, 6, 0.2, 0.5, 6, 32), (0, 1, 0.2, 0.5, 6, 32), (30, 31, 0.2, 0.5, 6, 32), (8, 15, 0.9, 0.5, 7, 32),
     (0, 31, 0.9, 0.5, 6, 32), (8, 10, 0.2, 0.5, 3, 32), (27, 31, 0.2, 0.5, 3, 32), (0, 3, 0.1, 0.0, 4, 4),
 )  # fmt: skip
 register(
@@ -196,6 +235,6 @@ register(
             Case(f"segments {p[0]} to {p[1]} of {p[5]}, confidence {p[2]:g}, threshold {p[3]:g}, room {p[4]}", p) for p in _PLANS
         ],
         covers="9 windows against trying every place",
-        wrong=tuple(WrongAnswer(*says) for says in _PLAN_SAYS),
+        wrong=wrong_answers(_PLAN_SAYS),
     )
 )

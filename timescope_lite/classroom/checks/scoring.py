@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from timescope_lite.classroom.checks.core import Case, Exercise, WrongAnswer, register, run_case, same
+from timescope_lite.intervals import tiou
 
 Pair = Sequence[float]
 Function = Callable[..., Any]
@@ -66,13 +67,14 @@ def _tiou_cases() -> list[Case]:
 
 
 def _tiou_without(part: str = "", union: Callable[[float, float, float], float] = lambda a, b, shared: a + b - shared) -> Function:
-    """tIoU without one of its parts: "floor", "order", "guard" or several; or with another idea of the union."""
+    """tIoU without one of its parts: "floor", "order", "guard" or several; "closed": a second more; or with another idea of the union."""
 
     def compute(a: Pair, b: Pair) -> float:
         (s, e), (t, u) = (a, b) if "order" in part else (sorted(a), sorted(b))
-        shared = min(e, u) - max(s, t)
+        more = 1 if "closed" in part else 0
+        shared = min(e, u) - max(s, t) + more
         shared = shared if "floor" in part else max(0.0, shared)
-        whole = union(e - s, u - t, shared)
+        whole = union(e - s + more, u - t + more, shared)
         return shared / whole if whole > 0 or "guard" in part else 0.0
 
     return compute
@@ -91,6 +93,9 @@ _exercise(
         "reversed": _tiou_without("order"),
         "zero length": _tiou_without("guard"),
         "neither": _tiou_without("order, guard"),
+        "closed": _tiou_without("closed"),
+        "not divided": _tiou_without(union=lambda a, b, shared: 1.0),
+        "percent": lambda a, b: 100 * _tiou_without()(a, b),
     },
     says={
         "no floor": "Two intervals that do not meet share 0 seconds, not fewer. What does your overlap say when one ends before the other begins?",
@@ -100,6 +105,9 @@ _exercise(
         "reversed": "A pair may be written end first ('20 to 10') and still means the same seconds: put each pair in order before you measure it.",
         "zero length": "Two pairs of zero length have an empty union, and 0/0 has no value. Decide what an answer that covers nothing scores.",
         "neither": "Right for tidy pairs. Two untidy kinds are left: a pair written end first, and two pairs of zero length (an empty union).",
+        "closed": "You counted a second more at each end, as one counts frames. Times are points on a clock: from 12 to 15 it is 3 s, not 4.",
+        "not divided": "Those are the seconds that both share, and whoever answers long shares more. What are they to be divided by?",
+        "percent": "That is the tIoU in percent. It is a share, 0 to 1, and thresholds such as 0.5 are meant for that.",
     },
 )
 
@@ -152,12 +160,18 @@ _exercise(
         "strict": _recall_with(strict=True),
         "rounds": _recall_with(decimals=2),
         "percent": _recall_with(scale=100.0),
+        "count": lambda answers, truths, m: len(truths) * recall_exactly(answers, truths, m),
+        "miou": lambda answers, truths, m: float(sum(map(_exact_tiou, answers, truths)) / len(truths)),
+        "no look at None": lambda answers, truths, m: sum(map(lambda a, t: tiou(a, t) >= m, answers, truths)) / len(truths),
     },
     says={
         "drops": "A question without an answer left the denominator: a system could raise its score by staying silent. How many were asked?",
         "strict": "R1@m asks for a tIoU of at least m. An answer that sits exactly on the threshold was refused.",
         "rounds": "A tIoU of 0.4955 passed at m = 0.5. Rounding is for the printed table, after the comparison, never before it.",
         "percent": "That is the share in percent. Scores are fractions from 0 to 1 everywhere in this course; only a table may multiply.",
+        "count": "That is how many questions were hit. A share can be compared with another test set: divide by the number of questions asked.",
+        "miou": "That is the mean tIoU, and m plays no part in it. R1@m asks of each question only whether its tIoU reaches m.",
+        "no look at None": "An answer may be None: nothing could be read, and nothing overlaps with it. Its question still counts. As how much?",
     },
 )
 
@@ -193,6 +207,14 @@ def _ends(values: Sequence[float], num: int, rng: Rng) -> Any:
 def _mean_of_means(values: Sequence[float], videos: Sequence[str], num: int, rng: Rng) -> Any:
     index = np.unique(videos, return_inverse=True)[1]
     return _ends((np.bincount(index, values) / np.bincount(index)).tolist(), num, rng)
+
+
+def _within(values: Sequence[float], videos: Sequence[str], num: int, rng: Rng) -> Any:
+    """The interval if all videos are kept, and the questions of each are drawn anew."""
+    index = np.unique(videos, return_inverse=True)[1]
+    rows = [np.asarray(values)[index == video] for video in range(index.max() + 1)]
+    totals = sum(rng.choice(row, size=(num, len(row))).sum(axis=1) for row in rows)
+    return np.quantile(totals / len(values), (0.025, 0.975))
 
 
 def _spread(factor: float) -> Function:
@@ -234,6 +256,8 @@ _exercise(
         "mean of means": _mean_of_means,
         "one std": _spread(1.0),
         "normal": _spread(1.96),
+        "within": _within,
+        "std / root": _spread(1.96 / math.sqrt(RESAMPLES)),
         "ninety": lambda values, videos, num, rng: np.quantile(resampled_means(values, videos, num, rng), (0.05, 0.95)),
     },
     says={
@@ -242,6 +266,8 @@ _exercise(
         "mean of means": "The middle moved: averaging each video first gives one with 2 questions the weight of one with 25. Average questions.",
         "one std": "Half as wide as it should be: one standard deviation a side holds about 68 % of the resamples, and 95 % were asked for.",
         "normal": "Where almost every answer misses, 1.96 standard deviations reach below 0, where no resample is. Read the ends off the resamples.",
+        "within": "Every video is in every resample, only its questions change: that asks what other questions about the *same* videos would give.",
+        "std / root": "Almost no width, and less with every resample. The spread of the means *is* the uncertainty; resampling more adds no videos.",
         "ninety": "A little too narrow everywhere: cutting 5 % off each side leaves 90 %. For 95 %, how much goes on each side?",
     },
 )
@@ -284,11 +310,15 @@ _exercise(
         "median": lambda truths: tuple(np.median(truths, axis=0)),
         "whole video": lambda truths: (0.0, 1.0),
         "a truth": lambda truths: max(truths, key=lambda pair: _mean_tiou(pair, truths)),
+        "its score": lambda truths: _mean_tiou(best_on_a_grid(truths), truths),
+        "hull": lambda truths: (min(start for start, _ in truths), max(end for _, end in truths)),
     },
     says={
         "mean": "The mean start with the mean end: where windows lie in two piles, that answers in between and meets neither. Score candidates.",
         "median": "The median start with the median end is the middle of two lists; nobody asked whether that pair scores well. Try pairs.",
         "whole video": "The whole video holds every truth and pays for every other second. Which part of it would you rather not pay for?",
         "a truth": "You tried only windows that somebody marked. The best start may come from one of them and the best end from another.",
+        "its score": "That is the mIoU of the best pair. Asked is the pair itself: whoever answers blindly needs its start and its end.",
+        "hull": "From the earliest start to the latest end: every truth is covered, and nearly all that is covered is no truth. tIoU makes that pay.",
     },
 )

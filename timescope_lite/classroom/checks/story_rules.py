@@ -39,6 +39,12 @@ def _closed(flags: Sequence[bool]) -> list[Span]:
     return [(a, b - 1) for a, b in runs_by_walking(flags)]
 
 
+def _unpadded(flags: Sequence[bool]) -> list[Span]:
+    """Steps up paired with steps down, without a second before the first and after the last."""
+    steps = np.diff(np.asarray(flags, dtype=int))
+    return list(zip((np.flatnonzero(steps == 1) + 1).tolist(), (np.flatnonzero(steps == -1) + 1).tolist(), strict=False))
+
+
 def _early(flags: Sequence[bool]) -> list[Span]:
     return [(max(a - 1, 0), b - 1) if a else (a, b - 1) for a, b in runs_by_walking(flags)]
 
@@ -68,6 +74,17 @@ register(
             ),
             WrongAnswer(
                 "one early", _early, "Both ends are one second early: a difference at position i is the step from second i to second i + 1."
+            ),
+            WrongAnswer(
+                "no padding",
+                _unpadded,
+                "Right inside the video; at its borders a run has only one of its two steps, and from there on starts pair up with ends of others. "
+                "What stands before the first second, and after the last?",
+            ),
+            WrongAnswer(
+                "one run",
+                lambda flags: [(int(np.flatnonzero(flags)[0]), int(np.flatnonzero(flags)[-1]) + 1)] if any(flags) else [],
+                "From the first flag to the last, as if nothing lay between. A second without a flag ends a run, and the next flag begins another.",
             ),
             WrongAnswer(
                 "length",
@@ -108,6 +125,12 @@ def _answers_cases() -> list[Case]:
     twice = np.zeros((20, 7), dtype=np.int16)
     twice[:, :2], twice[10:, :2], twice[[2, 3, 7, 8, 12], 3] = (1, 2), (2, 1), 5
     return [Case("the sailor does it twice there", (twice, 1, 4, 0)), Case("one sign on, it is done once", (twice, 1, 4, 1)), *cases]
+
+
+def _signs_followed_blindly(states: np.ndarray, place: int, word: int, hops: int) -> list[Span]:
+    for _ in range(hops):
+        place = states[states[:, 0] == place][0, 1]
+    return answers_by_walking(states, place, word, 0)
 
 
 def _hull(states: np.ndarray, place: int, word: int, hops: int) -> list[Span]:
@@ -156,6 +179,16 @@ register(
                 "Two answers became one interval from the first start to the last end. In between nobody does it; keep them apart.",
             ),
             WrongAnswer(
+                "no such place",
+                _signs_followed_blindly,
+                "You read a sign at a place that is not in the video. Then there is no row to read, and no answer: an empty list, not an error.",
+            ),
+            WrongAnswer(
+                "wrong column",
+                lambda states, place, word, hops: answers_by_walking(np.hstack([states[:, :3], states[:, :4]]), place, word, hops),
+                "You compare an activity with a place, a sign or an effect: columns 0 to 2 of a row. The four people begin at column 3.",
+            ),
+            WrongAnswer(
                 "idle is 0",
                 _one_too_low,
                 "One activity too low: in a row 0 means idle, so the activity with word 4 is written as 5 (word modulo 16, plus 1).",
@@ -197,6 +230,12 @@ def _pick_cases() -> list[Case]:
     ]
 
 
+def _counted_in(candidates: Sequence[float], filled: list[int]) -> int:
+    best = pick_by_walking(candidates, filled)
+    filled[_bin_of(candidates[best], len(filled))] += 1
+    return best
+
+
 register(
     Exercise(
         "pick_least_filled",
@@ -218,6 +257,17 @@ register(
                 lambda candidates, filled: _bin_of(candidates[pick_by_walking(candidates, filled)], len(filled)),
                 "You found the right candidate and returned its bin. Return its index in the list.",
             ),
+            WrongAnswer(
+                "the centre",
+                lambda candidates, filled: candidates[pick_by_walking(candidates, filled)],
+                "That is the right candidate itself. Asked is where it stands in the list: its index.",
+            ),
+            WrongAnswer(
+                "rounded",
+                lambda candidates, filled: int(np.argmin([filled[min(round(c * len(filled)), len(filled) - 1)] for c in candidates])),
+                "You rounded to the nearest bin. Bin b holds [b / n, (b + 1) / n): a centre of 0.49 lies in the second of four bins, not in the third.",
+            ),
+            WrongAnswer("counts it in", _counted_in, must_say="changed its input `filled` in place"),
             WrongAnswer(
                 "fullest",
                 lambda candidates, filled: int(np.argmax(_counts(candidates, filled))),

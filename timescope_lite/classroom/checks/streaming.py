@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from timescope_lite.classroom.checks.core import Case, Exercise, WrongAnswer, register
+from timescope_lite.classroom.checks.core import Case, Exercise, WrongAnswer, register, wrong_answers
 
 # ---- segment_mask ----
 
@@ -70,6 +70,21 @@ register(
                 "Tokens of earlier segments are read as they were, and once more as HVR. While streaming they have been put away.",
             ),
             WrongAnswer(
+                "hidden",
+                lambda m, n, slots: ~mask_by_asking(m, n, slots),
+                "The other way round: True where something is hidden, as `masked_fill` wants it. Here True means: may be read.",
+            ),
+            WrongAnswer(
+                "tokens first",
+                lambda m, n, slots: mask_by_asking(m, n, slots).roll(m * n, 1),
+                "Right shape, wrong order: your columns are [tokens ; HVR]. The HVR slots come first, as everywhere in this lesson.",
+            ),
+            WrongAnswer(
+                "upside down",
+                _mask_with(_earlier, lambda j, i, of_j, of_i: (j >= i) & (of_j == of_i)),
+                "The triangle stands on its head: a token reads what comes after it. A row is the token that reads, a column what is read.",
+            ),
+            WrongAnswer(
                 "not itself",
                 _mask_with(_earlier, lambda j, i, of_j, of_i: (j < i) & (of_j == of_i)),
                 "A token does not read itself. The first token of the first segment would then have nothing to read at all.",
@@ -99,10 +114,13 @@ def _step_with(rule: str) -> Callable[..., Tensor]:
         if rule == "two softmaxes":
             apart = step_by_rows(q, own_k, own_v, past_k[:, :, :0], past_v[:, :, :0])
             return apart + (q @ past_k.mT / math.sqrt(q.shape[-1])).softmax(-1) @ past_v
-        allowed = torch.ones(n, P + n, dtype=torch.bool).tril({"corner": 0, "not causal": P + n}.get(rule, P))
+        diagonal = {"corner": 0, "not causal": P + n, "one short": P - 1, "one ahead": P + 1}.get(rule, P)
+        allowed = torch.ones(n, P + n, dtype=torch.bool).tril(diagonal)
         allowed[:, :P] &= rule != "no past"
-        scores = q @ torch.cat([past_k, own_k], dim=2).mT / (1.0 if rule == "no scale" else math.sqrt(q.shape[-1]))
-        return scores.masked_fill(~allowed, -torch.inf).softmax(-1) @ torch.cat([past_v, own_v], dim=2)
+        order = (lambda past, own: [own, past]) if rule == "own first" else lambda past, own: [past, own]
+        scores = q @ torch.cat(order(past_k, own_k), dim=2).mT / (1.0 if rule == "no scale" else math.sqrt(q.shape[-1]))
+        weights = scores.masked_fill(~allowed, -torch.inf).softmax(-2 if rule == "over tokens" else -1)
+        return weights @ torch.cat(order(past_v, own_v), dim=2)
 
     return compute
 
@@ -120,6 +138,10 @@ _STEP_SAYS = {
     "corner": "Right without a past, wrong with one: your triangle starts in the corner of [past ; own], so early tokens miss most of the past. "
     "(`is_causal=True` does the same on such a mask.) The diagonal has to move right by the number of past slots.",
     "not causal": "Tokens read later tokens of their own segment: the own part of the mask has to be causal.",
+    "one short": "A token does not read itself: your diagonal lies one too low. (Without a past the first token then reads nothing, and 0/0 is NaN.)",
+    "one ahead": "Every token reads the one after it: your diagonal lies one too far to the right.",
+    "own first": "Your keys stand as [own ; past] and your mask as [past ; own]: what is hidden is now the wrong part. One order for all three.",
+    "over tokens": "The softmax runs over the tokens that ask. It belongs over what is read: for each token the weights of its keys sum to 1.",
     "no past": "The past is never read. Its keys and values belong before those of the segment.",
     "two softmaxes": "Past and own segment each got a softmax of their own, so every token pays 1 to both. One softmax over [past ; own] lets it choose.",
     "no scale": "The scores are not divided by the square root of the head width D.",
@@ -131,7 +153,7 @@ register(
         reference=step_by_rows,
         cases=_step_cases,
         covers="4 shapes, one without a past, against each token alone",
-        wrong=tuple(WrongAnswer(rule, _step_with(rule), message) for rule, message in _STEP_SAYS.items()),
+        wrong=wrong_answers([(rule, _step_with(rule), message) for rule, message in _STEP_SAYS.items()]),
     )
 )
 
@@ -167,11 +189,26 @@ register(
                 lambda frames, S, r: (math.ceil(frames / S) - 1) * S / r,
                 "You counted the past alone. The segment that is being read lies there with all its frames.",
             ),
+            WrongAnswer(
+                "all over r",
+                lambda frames, S, r: frames / r + S,
+                "The whole video is in there as HVR, and its last segment once more as frames. While that one is read, only the ones before it are pooled.",
+            ),
+            WrongAnswer(
+                "constant",
+                lambda frames, S, r: float(S),
+                "One segment, whatever the length of the video. What was read before stays in sight as HVR, and it grows: by S / r a segment.",
+            ),
+            WrongAnswer(
+                "rounded down",
+                lambda frames, S, r: (frames // S - 1) * S / r + S,
+                "A last segment that is not full was left out. It is padded and read like the others: round the number of segments up.",
+            ),
             WrongAnswer("dense", lambda frames, S, r: float(frames), "That is dense attention: nothing is compressed."),
             WrongAnswer(
                 "part of a segment",
                 lambda frames, S, r: max(frames / S - 1, 0) * S / r + S,
-                "Right where S divides the video. A last segment that is not full is padded: round the number of segments up.",
+                "Right where S divides the video. A part of a segment is no number of segments: the last one is padded to S frames.",
             ),
             WrongAnswer(
                 "a slot per segment",

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from timescope_lite.classroom.checks.core import Case, Exercise, WrongAnswer, register, same
+from timescope_lite.classroom.checks.core import Case, Exercise, register, same, wrong_answers
 
 Make = Callable[[str], Callable[..., Any]]  # the exercise's function with the mistake of that name
 
@@ -18,7 +18,7 @@ Make = Callable[[str], Callable[..., Any]]  # the exercise's function with the m
 def _register(
     name: str, reference: Callable[..., Any], cases: Callable[[], list[Case]], covers: str, make: Make, says: dict[str, str]
 ) -> None:
-    wrong = tuple(WrongAnswer(rule, make(rule), message) for rule, message in says.items())
+    wrong = wrong_answers([(rule, make(rule), message) for rule, message in says.items()])
     register(Exercise(name, "03", reference, cases, covers, wrong, compare=lambda expected, got: same(expected, got, tolerance=1e-4)))
 
 
@@ -52,6 +52,8 @@ def _frame_with(rule: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
 
     def compute(times_s: np.ndarray, stamps_s: np.ndarray) -> np.ndarray:
         own = stamps_s if rule == "offset" else stamps_s - stamps_s[0]
+        if rule == "in place":
+            stamps_s -= stamps_s[0]
         if rule == "nearest":
             return np.abs(own[None] - times_s[:, None]).argmin(1)
         if rule == "time * fps":
@@ -65,6 +67,7 @@ def _frame_with(rule: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
 
 _FRAME_SAYS = {
     "time * fps": "That is frame number = time * fps, with the mean rate. It holds where all gaps are equal. Search the stamps instead.",
+    "in place": "changed its input `stamps_s` in place",
     "offset": "Right where the first stamp is 0. Times count from the first frame, so its stamp has to be taken off all stamps.",
     "nearest": "That is the nearest frame, and half of the time it has not begun yet. A screen shows a frame until the next one begins.",
     "next frame": "One too far: you return the first frame that begins after the time. The one before it is still on screen.",
@@ -95,9 +98,11 @@ def _missed_with(rule: str) -> Callable[[np.ndarray, float, np.ndarray], float]:
     def compute(starts_s: np.ndarray, event_s: float, frames_s: np.ndarray) -> float:
         after = frames_s[None] - starts_s[:, None]  # (events, frames)
         earliest = -event_s + 1e-9 if rule == "near enough" else 0
-        hit = (after >= earliest) & (after <= event_s if rule == "closed end" else after < event_s)
+        begun = after > 0 if rule == "open start" else after >= earliest
+        hit = begun & (after <= event_s if rule == "closed end" else after < event_s)
         seen = hit if rule == "share of pairs" else hit.any(0 if rule == "share of frames" else 1)
-        return float(np.mean(seen) if rule == "share seen" else 1 - np.mean(seen))
+        missed = float(np.mean(seen) if rule == "share seen" else 1 - np.mean(seen))
+        return missed * len(starts_s) if rule == "count" else missed
 
     return compute
 
@@ -107,6 +112,8 @@ _MISSED_SAYS = {
     "share of frames": "You counted frames that see no event. Count events that no frame sees: one answer per event, over all frames.",
     "share of pairs": "You averaged over all pairs of event and frame. One frame is enough to see an event: `any` over the frames, then the mean.",
     "closed end": "A frame at exactly start + event_s counts as a hit. An event is [start, end): at its end it is over.",
+    "open start": "A frame at exactly the start counts as a miss. An event is [start, end): in its first moment it is on.",
+    "count": "That is how many events are missed. Asked is their share, 0 to 1.",
     "near enough": "A frame shortly before the start counts as a hit. It shows the moment before: only start <= frame sees the event.",
 }
 _register("share_missed", missed_by_asking, _missed_cases, "5 videos against every event asking every frame", _missed_with, _MISSED_SAYS)
@@ -131,7 +138,11 @@ def _turn_with(rule: str) -> Callable[[Tensor, Tensor, float], Tensor]:
         angle = positions[:, None] * (torch.ones(half) if rule == "one speed" else base**-steps) * (-1 if rule == "backwards" else 1)
         cos, sin = angle.cos(), angle.sin()
         a, b = (x[..., ::2], x[..., 1::2]) if rule == "neighbours" else (x[..., :half], x[..., half:])
-        turned = a * cos - b * sin, a * sin + b * cos
+        if rule == "in place":  # a and b are views of x, so the second line reads what the first has written
+            x[..., :half] = a * cos - b * sin
+            x[..., half:] = a * sin + b * cos
+            return x
+        turned = a * cos - b * sin * (-1 if rule == "both plus" else 1), a * sin + b * cos * (-1 if rule == "both minus" else 1)
         return torch.stack(turned, dim=-1).flatten(-2) if rule == "neighbours" else torch.cat(turned, dim=-1)
 
     return compute
@@ -151,6 +162,9 @@ _TURN_SAYS = {
     "neighbours": "You pair neighbours, 0 with 1 and 2 with 3 (as GPT-J does). Here, as in Qwen3 and Llama, number i goes with number i + D / 2.",
     "exponent": "The frequencies fall too slowly: over the D / 2 pairs the exponent runs from 0 to almost 1, so divide i by D / 2 and not by D.",
     "one speed": "All pairs turn at the same speed. Pair i turns base ** (-i / (D / 2)) radians per position.",
+    "both plus": "Your pairs change their length, and a turn never does. One of the four products must be taken off: b sin, from a cos.",
+    "both minus": "Your pairs are mirrored, not turned: both lines take something off. In the second one b cos is added.",
+    "in place": "changed its input `x` in place",
     "backwards": "The pairs turn the wrong way: first = a cos - b sin, second = a sin + b cos.",
 }
 _register("rotary", rotary_by_planes, _rotary_cases, "3 shapes and bases against turning complex numbers", _turn_with, _TURN_SAYS)
@@ -163,17 +177,17 @@ def _step_with(rule: str = "") -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
 
     def compute(q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor, base: float) -> tuple[Tensor, Tensor, Tensor]:
         P = past_k.shape[2]
-        at = torch.tensor([0.0 if rule == "position 0" else P])
+        at = torch.tensor([{"position 0": 0.0, "one before": P - 1.0, "one behind": P + 1.0}.get(rule, float(P))])
         turned_q = q if rule == "plain query" else rotary_by_planes(q, at, base)
         turned_k = rotary_by_planes(k, at, base)
         if rule == "turned twice":
             keys = rotary_by_planes(torch.cat([past_k, k], dim=2), torch.arange(P + 1.0), base)
         else:
             keys = torch.cat([past_k, turned_k], dim=2)
-        values = torch.cat([past_v, v], dim=2)
+        values = torch.cat([past_v, rotary_by_planes(v, at, base) if rule == "turned values" else v], dim=2)
         seen = P if rule == "past only" else P + 1
         scores = turned_q.double() @ keys[:, :, :seen].double().mT / (1 if rule == "no scale" else math.sqrt(q.shape[-1]))
-        out = (scores.softmax(-1) @ values[:, :, :seen].double()).float()
+        out = (scores.softmax(-2 if rule == "over queries" else -1) @ values[:, :, :seen].double()).float()
         kept = torch.cat([past_k, k], dim=2) if rule == "kept unturned" else past_k if rule == "not kept" else keys
         return out, kept, past_v if rule == "not kept" else values
 
@@ -194,6 +208,10 @@ def _step_cases() -> list[Case]:
 
 _STEP_SAYS = {
     "position 0": "The new token is turned to position 0. It stands behind P others, so its position is P; only an empty cache hides this.",
+    "one before": "The new token is turned to the position of the last one in the cache. Positions count from 0, so behind P tokens stands number P.",
+    "one behind": "The new token is turned one too far: you counted the tokens after it had been put into the cache.",
+    "turned values": "The values are turned too. Only queries and keys are: their product tells the distance. A value is what is brought home, as it is.",
+    "over queries": "The softmax runs over the queries, and there is one, so every weight is 1. The weights of the keys must sum to 1.",
     "turned twice": "The keys in the cache are turned a second time. They were turned to their positions when they came in; turn the new one alone.",
     "kept unturned": "The output is right, the cache is not: the key that you keep is not turned, and the next token would read it as it is.",
     "past only": "The new token does not read itself. Put its key and value into the cache first, then attend.",
