@@ -76,7 +76,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     places = {f"JUPYTER_{name}_DIR": str(home / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
-    environment = os.environ | places | {"OMP_NUM_THREADS": "1", "TIMESCOPE_DEVICE": "cpu", "PYTHONPATH": str(ROOT), "HOME": str(home)}
+    environment = os.environ | places | {"OMP_NUM_THREADS": "1", "TIMESCOPE_DEVICE": "cpu", "TIMESCOPE_OUT": str(home / "out")}
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
     options = [
         f"--IdentityProvider.token={TOKEN}",
@@ -95,37 +95,44 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
 
 
 @pytest.fixture(scope="module")
-def page(lab: tuple[str, Path]) -> Iterator[Any]:
-    """A notebook with the explorer, run from top to bottom; `page.said` collects what the console complained about."""
+def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
-    address, folder = lab
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in CELLS], metadata=kernel)
-    nbformat.write(book, folder / "explorer.ipynb")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS.split())
-        page = browser.new_page(viewport={"width": 1500, "height": 1300})
-        page.set_default_timeout(WAIT_MS)
-        page.said = []
-        page.on("console", lambda message: page.said.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: page.said.append(str(error)))
-        page.goto(f"{address}/lab/tree/explorer.ipynb?token={TOKEN}&reset")
-        run_all(page)
-        yield page
+        yield browser
         browser.close()
 
 
+def opened(browser: Any, lab: tuple[str, Path], name: str) -> Any:
+    """A page with the notebook `name`, run from top to bottom; `page.said` collects what the console complains about."""
+    page = browser.new_page(viewport={"width": 1500, "height": 2300})
+    page.set_default_timeout(WAIT_MS)
+    page.said = []
+    page.on("console", lambda message: page.said.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: page.said.append(str(error)))
+    page.goto(f"{lab[0]}/lab/tree/{name}?token={TOKEN}&reset")
+    run_all(page)
+    return page
+
+
+@pytest.fixture(scope="module")
+def page(browser: Any, lab: tuple[str, Path]) -> Any:
+    """A small notebook with the explorer and its static twin."""
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in CELLS], metadata=kernel)
+    nbformat.write(book, lab[1] / "explorer.ipynb")
+    page = opened(browser, lab, "explorer.ipynb")
+    page.locator(".jp-CodeCell:nth-of-type(4) .jp-RenderedImage img").nth(2).wait_for()
+    return page
+
+
 def run_all(page: Any) -> None:
-    """Run > Run All Cells, until the last cell has its output."""
+    """Run > Run All Cells, until the first explorer is there."""
     page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()  # the indicator of the notebook is idle before there is a kernel
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    page.wait_for_function(
-        "n => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].filter(p => /\\[\\d+\\]/.test(p.textContent)).length >= n",
-        arg=len(CELLS),
-    )
-    page.locator(".jp-CodeCell:nth-of-type(4) .jp-RenderedImage img").last.wait_for()
+    page.get_by_label("A: question").wait_for(state="attached", timeout=3 * WAIT_MS)
 
 
 def panel(page: Any, name: str) -> Any:
@@ -178,8 +185,8 @@ def test_run_all_shows_both_settings_and_the_same_as_their_static_twin(page: Any
     stills = page.locator(".jp-CodeCell:nth-of-type(3) .jupyter-widgets img").first
     twins = [png(image) for image in page.locator(".jp-CodeCell:nth-of-type(4) .jp-RenderedImage img").all()]
     assert twins == [picture_of(page, "A"), picture_of(page, "B"), png(stills)]
-    alts = [image.get_attribute("alt") for image in page.locator(".jp-CodeCell img").all()]
-    assert len(alts) == 6 and all(len(alt) > 40 for alt in alts)
+    alts = [image.get_attribute("alt") for image in page.locator(".jupyter-widgets img").all()]
+    assert len(alts) == 3 and all(len(alt) > 40 for alt in alts)
     shoot(page, "as_it_was_set", tmp_path)
 
 
@@ -262,3 +269,19 @@ def test_everything_is_reached_by_tab_in_the_order_in_which_it_stands(page: Any)
 
 def test_the_console_complained_about_nothing(page: Any) -> None:
     assert page.said == []
+
+
+@pytest.mark.slow
+def test_lesson_07_runs_in_the_browser_with_its_explorer(browser: Any, lab: tuple[str, Path], tmp_path: Path) -> None:
+    shutil.copy(ROOT / "notebooks" / "07_progressive_grounding.ipynb", lab[1])
+    page = opened(browser, lab, "07_progressive_grounding.ipynb")
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()  # the cells after the explorer have run too
+    page.get_by_label("A: question").scroll_into_view_if_needed()
+    before = cells(page, "B")["reloaded"]
+    for label in ("B: question", "B: margin", "B: budget"):
+        print(f"{label}: {press(page, label, 'End' if label != 'B: budget' else 'PageUp'):.2f} s in the browser")
+    assert cells(page, "B")["reloaded"] != before and cells(page, "A")["setting"].startswith("r = 16, margin 0")
+    page.locator(".jupyter-widgets", has=page.get_by_label("A: question")).first.screenshot(path=tmp_path / "lesson_07.png")
+    assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+    assert page.said == []
+    page.close()

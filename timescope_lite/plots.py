@@ -409,9 +409,7 @@ def two_stages(
     sure.axvspan(*coarse, color=HVR, alpha=0.25, lw=0)
     _sureness(sure, over_hvr, segment_s, (0, scene.duration_s), "coarse")
     sure.legend(loc="lower right", ncols=2, fontsize=12, borderaxespad=0.1, bbox_to_anchor=(1, 1))
-    sure.set_title(
-        "probability of a segment (below: of a second) to be", fontsize=13, fontweight="normal", color=GREY
-    )
+    sure.set_title("probability of a segment (below: of a second) to be", fontsize=13, fontweight="normal", color=GREY)
     numbers = np.arange(0, lengths[0] // segment_s, max(1, lengths[0] // segment_s // 8))
     sure.set_xticks((numbers + 0.5) * segment_s, [f"segment {n:.0f}" if n == 0 else f"{n:.0f}" for n in numbers], fontsize=12)
     _strip(strip, scene)

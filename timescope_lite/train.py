@@ -110,7 +110,12 @@ TASKS = {
     "effect": 0.03,
 }
 WORDS = {"activity": 0.5, "explicit": 0.3, "place": 0.2}
-CURRICULUM = ((0.25, (32, 64)), (0.5, (32, 64, 128)), (0.75, (32, 64, 128, 256)), (1.0, (32, 64, 128, 256, 512)))  # short clips to the end: log
+CURRICULUM = (
+    (0.25, (32, 64)),
+    (0.5, (32, 64, 128)),
+    (0.75, (32, 64, 128, 256)),
+    (1.0, (32, 64, 128, 256, 512)),
+)  # short clips to the end: log
 MINUTES = (128, 256, 256, 512, 512, 512, 1024)
 MINUTES_AND_HOURS = (*MINUTES, 1024, 3600)
 

@@ -331,7 +331,8 @@ def _image(figure: plots.Picture) -> str:
 
 
 def _says(text: str, role: str = "status") -> str:
-    return f'<p role="{role}" style="margin:0;{"font-weight:bold" if role == "alert" else ""}">{html.escape(text)}</p>'
+    style = "margin:0;line-height:1.3;min-height:2.6em"  # room for two lines, so that panels beside each other stay level
+    return f'<p role="{role}" style="{style};{"font-weight:bold" * (role == "alert")}">{html.escape(text)}</p>'
 
 
 def _table(cells: Mapping[str, str], caption: str) -> str:

@@ -107,14 +107,14 @@ def _one_off(logits: Tensor, target: int, first: int, num: int, absent: int) -> 
 
 _COST_SAYS = (
     ("sign", lambda *given: -cost_by_counting(*given), "The sign is missing: that is log p, below 0. A cost is -log p, and small where the model is right."),
-    ("clock", _cost(clock=True), "The time competes with seconds after the end of the video. They can never be chosen: stop at `first + num`."),
+    ("clock", _cost(clock=True), "The time competes with seconds after the last one asked for: stop at `first + num`."),
     ("overflow", lambda x, target, first, num, absent: float(x[[absent, *range(first, first + num)]].exp().sum().log() - x[target]),
      "Right for small scores, infinite for large ones: e^200 does not fit into a float. `logsumexp` takes the largest out first."),
     ("one off", _one_off, "Right rivals, wrong place: with <absent> in front, second `first` is number 1 of your list, not number 0."),
     ("in place", _hidden_in_place, "changed its input `logits` in place"),
     ("no absent", _cost(absent_too=False), "<absent> is missing among the rivals. Then a model could never learn to prefer it, nor not to."),
     ("all", _cost(words=True), "The time competes with every token, words and all. At its place only a time or <absent> may stand."),
-    ("one short", _cost(short=1), "The last second of the video is no rival: `first : first + num` has num seconds."),
+    ("one short", _cost(short=1), "The last second is no rival: `first : first + num` has num seconds."),
     ("bits", _cost(bits=True), "These are bits. Cross-entropy is in nats here, as in PyTorch: no division by log 2."),
 )  # fmt: skip
 
