@@ -23,13 +23,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
+FLAGS = "--disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
 TOKEN = "explorer"
 WAIT_MS = 60_000  # a machine that does other things too
 
 pytestmark = [
     pytest.mark.skipif(BROWSER is None, reason="no chromium on the PATH (Debian: apt-get install --no-install-recommends chromium)"),
     pytest.mark.skipif(importlib.util.find_spec("playwright") is None, reason="playwright is not installed (pip install playwright)"),
+    pytest.mark.skipif(importlib.util.find_spec("jupyterlab") is None, reason="jupyterlab is not installed (the extra lab)"),
 ]
 
 CELLS = [
@@ -76,7 +77,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     places = {f"JUPYTER_{name}_DIR": str(home / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
-    environment = os.environ | places | {"OMP_NUM_THREADS": "1", "TIMESCOPE_DEVICE": "cpu", "TIMESCOPE_OUT": str(home / "out")}
+    environment = (
+        os.environ
+        | places
+        | {"OMP_NUM_THREADS": "1", "TIMESCOPE_DEVICE": "cpu", "TIMESCOPE_OUT": str(home / "out"), "IPYTHONDIR": str(home / "ipython")}
+    )
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
     options = [
         f"--IdentityProvider.token={TOKEN}",

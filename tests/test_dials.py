@@ -8,7 +8,7 @@ import torch
 
 from timescope_lite.common import UserError
 from timescope_lite.corpus import SymbolicSource
-from timescope_lite.dials import POINTS, Dial, Effort, fine_tuning, phases_from_nothing, turn
+from timescope_lite.dials import GAIN, POINTS, Dial, Effort, draw, fine_tuning, phases_from_nothing, turn
 from timescope_lite.results import read_result
 from timescope_lite.world.domain import NUM_TRACKS, load_domains
 from timescope_lite.world.story import tell
@@ -52,6 +52,7 @@ def test_a_point_trains_scores_and_leaves_one_result(tmp_path):
     assert result.config["dial"]["S"] == 8 and result.config["effort"]["sft"] == 2
     assert {"two_stage@128/all/r1@0.5", "oracle_window@128/all/r1@0.5", "single_stage@128/all/r1@0.5"} <= set(result.metrics)
     assert result.metrics["two_stage@128/all/coverage"].n == 6 and not any(key.startswith("dense") for key in result.metrics)
+    assert result.metrics[GAIN].n == 6 and draw(tmp_path).is_file()
     made = (tmp_path / "backbone.safetensors").stat().st_mtime_ns
     again = read_result(turn("S=8", tmp_path, QUICK))
     assert (tmp_path / "backbone.safetensors").stat().st_mtime_ns == made, "the backbone is made once"
@@ -60,6 +61,8 @@ def test_a_point_trains_scores_and_leaves_one_result(tmp_path):
     assert same == {key: metric for key, metric in again.metrics.items() if not key.endswith(drop)}
 
 
-def test_an_unknown_point_is_refused(tmp_path):
+def test_what_cannot_be_turned_or_drawn_is_refused(tmp_path):
+    with pytest.raises(UserError, match="holds no point of the sweep; run `timescope-lite bench dials"):
+        draw(tmp_path)
     with pytest.raises(UserError, match="unknown point 'moon': expected one of base, "):
         turn("moon", tmp_path)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import ipywidgets as widgets
+import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
@@ -21,7 +22,7 @@ from timescope_lite.grounding import TINY, locate, prompt_of
 from timescope_lite.model.checkpoint import Checkpoint, from_manifest
 from timescope_lite.world.domain import load_domains
 from timescope_lite.world.story import Story, tell
-from timescope_lite.world.tasks import Question, ask
+from timescope_lite.world.tasks import Question, ask, ask_absent
 
 SECONDS = 256
 
@@ -144,8 +145,23 @@ def test_the_picture_names_what_it_shows(episode: Episode, tasks: list[str]) -> 
     shown = state(episode, tasks[0], margin=1)
     alt = picture(shown).alt_text
     assert tasks[0] in alt and all(word in alt for word in ("Coarse window", "reloaded", "answer", "truth"))
+    figure = picture(shown)
+    first, drawn = figure.png(), figure.get_tightbbox()
+    assert min(text.get_fontsize() for text in figure.findobj(mpl.text.Text) if text.get_text()) >= 13
+    assert drawn.x0 >= -0.02 and drawn.y0 >= -0.02 and drawn.x1 <= 9.02 and drawn.y1 <= 9.62, "nothing runs out of the picture"
+    with mpl.rc_context({"font.size": 30}):
+        assert picture(shown).png() == first, "whatever the notebook has set"
     with pytest.raises(UserError, match="every segment"):
         plots.two_stages(shown.scene, (0, 16), {"first": np.ones(3)}, shown.in_window)
+
+
+def test_a_miss_by_the_budget_is_not_laid_on_the_coarse_stage(episode: Episode, tasks: list[str]) -> None:
+    shown = state(episode, tasks[0])
+    cut = dataclasses.replace(shown.scene, truth=(40.0, 44.0), answer=(70.0, 72.0), window=(64.0, 96.0))
+    lost = dataclasses.replace(shown, scene=cut, coarse=dataclasses.replace(shown.coarse, window=(2, 5)))
+    assert "the budget cut the truth out" in picture(lost).alt_text
+    beside = dataclasses.replace(lost, coarse=dataclasses.replace(shown.coarse, window=(4, 5)))
+    assert "the coarse window does not hold the truth" in picture(beside).alt_text
 
 
 def test_a_second_as_the_memory_has_it(episode: Episode, tasks: list[str]) -> None:
@@ -291,6 +307,7 @@ def test_what_a_change_costs(live: Explorer) -> None:
         (lambda e: static_twin(e), "0 were given"),
         (lambda e: still(e, SECONDS, {}), "outside of this video"),
         (lambda e: episode_of(e.checkpoint, e.story, []), "at least one question"),
+        (lambda e: episode_of(e.checkpoint, e.story, [ask_absent(e.story, "why", np.random.default_rng(0))]), "an answer in its video"),
         (lambda e: episode_of(e.checkpoint, e.story, list(e.questions.values()), e.segments[:3]), "features are those of 48 s"),
         (lambda e: episode_of(dataclasses.replace(e.checkpoint, encoder=None), e.story, list(e.questions.values())), "no frame encoder"),
         (lambda e: episode_of(e.checkpoint, tell(e.story.domain, 90, 1), list(e.questions.values())), "whole number of segments"),

@@ -46,6 +46,7 @@ class FeatureSource(Protocol):
     """Draws stories with their frame features (F, K, width) float32: symbols, or pixels through the frame encoder."""
 
     width: int
+    tokens_per_frame: int
 
     def draw(self, domains: Sequence[Domain], num_seconds: int, seed: tuple[int, ...], config: StoryConfig) -> tuple[Story, Tensor]: ...
 
@@ -85,7 +86,7 @@ class SymbolicSource:
     """One-hot symbols plus Gaussian noise: what a perfect frame encoder would say. For studies of the world, not for the course's numbers."""
 
     def __init__(self, domains: Sequence[Domain], noise: float = 0.1, tokens_per_frame: int = 1) -> None:
-        self.symbols, self.noise = Symbols(domains), noise
+        self.symbols, self.noise, self.tokens_per_frame = Symbols(domains), noise, tokens_per_frame
         self._first = np.concatenate([[0], np.cumsum(self.symbols.sizes)])
         self.width = int(self._first[-1])
         # With K tokens per frame each shows what lasts, and every K-th track.
@@ -118,7 +119,7 @@ class PixelSource:
 
     def __init__(self, encoder: FrameEncoder, domains: Sequence[Domain], batch_frames: int = 256) -> None:
         self.encoder, self.symbols, self.batch_frames = encoder, Symbols(domains), batch_frames
-        self.width = encoder.config.feature_width
+        self.width, self.tokens_per_frame = encoder.config.feature_width, encoder.config.tokens_per_frame
 
     def features(self, story: Story, rng: np.random.Generator) -> Tensor:
         """(F, K, width); the pictures carry the noise that a video codec leaves."""
@@ -143,15 +144,16 @@ class PixelSource:
 
 
 class CachedSource:
-    """A pool of stories per video length whose features are computed when first drawn and then kept (float16): the encoder is frozen, so once is enough.
+    """A pool of stories per video length whose features are computed when first drawn and then kept (float16): what they come from is frozen, so once is
+    enough.
 
     The questions about a story are new each time. `frames` bounds the pool of every length. With a `folder` the features lie in files there, which
     several trainings may share: each writes the same numbers.
     """
 
-    def __init__(self, source: PixelSource, seed: int, frames: int = 80_000, folder: Path | None = None) -> None:
+    def __init__(self, source: FeatureSource, seed: int, frames: int = 80_000, folder: Path | None = None) -> None:
         self.source, self.seed, self.frames, self.folder = source, seed, frames, folder
-        self.width = source.width
+        self.width, self.tokens_per_frame = source.width, source.tokens_per_frame
         self._stories: dict[tuple[int, int], Story] = {}
         self._pools: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
@@ -174,7 +176,7 @@ class CachedSource:
         """Features (stories, F, K, width) float16 of one length, and which of them are known (stories,) uint8."""
         if num_seconds not in self._pools:
             stories = max(1, self.frames // num_seconds)
-            shape = stories, num_seconds, self.source.encoder.config.tokens_per_frame, self.width
+            shape = stories, num_seconds, self.tokens_per_frame, self.width
             self._pools[num_seconds] = (
                 self._array("features", num_seconds, shape, np.float16),
                 self._array("known", num_seconds, (stories,), np.uint8),

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from timescope_lite import plots
 from timescope_lite.baselines import Video
 from timescope_lite.common import UserError, atomic_path
-from timescope_lite.corpus import Item, Pile, SymbolicSource
-from timescope_lite.evaluate import run_systems, summarise
+from timescope_lite.corpus import CachedSource, FeatureSource, Item, Pile, SymbolicSource
+from timescope_lite.evaluate import differences, run_systems, summarise
 from timescope_lite.model.checkpoint import load, save
 from timescope_lite.model.timescope import ModelConfig, TimeScope
-from timescope_lite.results import write_result
+from timescope_lite.results import read_result, write_result
 from timescope_lite.text import Vocabulary, Writer
 from timescope_lite.train import CURRICULUM, WORDS, Phase, Trainer
 from timescope_lite.world.domain import Domain, load_domains
@@ -33,6 +34,8 @@ from timescope_lite.world.tasks import ask, in_words
 KINDS = ("explicit", "sign1", "sign2")
 MIX = {"explicit": 0.4, "sign1": 0.25, "sign2": 0.25, "place": 0.05, "next_place": 0.05}
 SECONDS, BUDGET = 512, 128
+GAIN = f"two_stage@{BUDGET} - single_stage@{BUDGET}/all/difference_of_r1@0.5"
+POOL_FRAMES = 60_000  # of stories of each length
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,10 @@ class Effort:
     """Training steps of a point: words, dense, and fine-tuning of each system; then what it is scored on."""
 
     words: int = 300
-    dense: int = 600
-    sft: int = 400
-    videos: int = 24
-    questions: int = 15
+    dense: int = 500
+    sft: int = 250
+    videos: int = 16
+    questions: int = 12
 
 
 def phases_from_nothing(effort: Effort, dial: Dial) -> list[Phase]:
@@ -127,26 +130,38 @@ def turn(name: str, out: Path, effort: Effort | None = None, seed: int = 0) -> P
     folder, owner = Path(out) / name.replace("=", ""), Dial() if not dial.from_nothing else dial
     backbone = Path(out) / "backbone.safetensors" if not dial.from_nothing else folder / "backbone.safetensors"
     if not backbone.is_file():
-        model = fresh_model(domains, source, owner, seed)
+        model, pool = fresh_model(domains, source, owner, seed), CachedSource(source, seed, POOL_FRAMES)
         for number, phase in enumerate(phases_from_nothing(effort, owner)):
-            _train(model, domains, source, phase, owner, seed + 1000 * number, backbone.with_suffix(".jsonl"))
+            _train(model, domains, pool, phase, owner, seed + 1000 * number, backbone.with_suffix(".jsonl"))
         save(backbone, model, None, {"seed": seed, "effort": dataclasses.asdict(effort)})
-    rows = []
+    rows, pool = [], CachedSource(source, seed + 1, POOL_FRAMES)
     for number, (system, phase) in enumerate(fine_tuning(effort, dial).items()):
         if system in {"focus", "dense"} and name != "base":
             continue
         model = with_segments(backbone, dial.S)
-        _train(model, domains, source, phase, dial, seed + 1000 * (10 + number), folder / "log.jsonl")
+        _train(model, domains, pool, phase, dial, seed + 1000 * (10 + number), folder / "log.jsonl")
         rows += _score(model.eval(), domains, source, dial, effort, ("two_stage", "oracle_window") if system == "two_stage" else (system,))
     with atomic_path(folder / "rows.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = {"point": name, "dial": dataclasses.asdict(dial), "effort": dataclasses.asdict(effort), "seconds": SECONDS, "budget": BUDGET}
     return write_result(
-        folder, name=f"dial {name}", metrics=summarise(rows), config=config, seed=seed, wall_s=round(time.time() - started, 1)
+        folder, name=f"dial {name}", metrics=summarise(rows) | differences(rows), config=config, seed=seed, wall_s=round(time.time() - started, 1)
     )
 
 
-def _train(model: TimeScope, domains: list[Domain], source: SymbolicSource, phase: Phase, dial: Dial, seed: int, log: Path) -> None:
+def draw(out: Path) -> Path:
+    """The sweep as a picture, `dials.png` in `out`: what two stages gain over one at every point that has a result there. UserError if none has."""
+    results = {name: read_result(path) for name in POINTS if (path := Path(out) / name.replace("=", "") / "result.json").is_file()}
+    if not results:
+        raise UserError(f"{out} holds no point of the sweep; run `timescope-lite bench dials --out {out}` first")
+    gains = {name: result.metrics[GAIN] for name, result in results.items()}
+    lowest, highest = (chosen(gains, key=lambda name: gains[name].value) for chosen in (min, max))
+    title = f"Two stages gain most at {highest} ({gains[highest].value:+.2f}), least at {lowest} ({gains[lowest].value:+.2f})"
+    picture = plots.estimate_ladder(gains, title=title, xlabel="R1@0.5 of two stages minus one, 95 % interval over videos", zero=True)
+    return plots.save(picture, Path(out) / "dials.png")
+
+
+def _train(model: TimeScope, domains: list[Domain], source: FeatureSource, phase: Phase, dial: Dial, seed: int, log: Path) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     pile = Pile(domains, source, Writer(model.vocabulary, domains), seed, dial.S)
     pile.story = dial.story

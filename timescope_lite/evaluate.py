@@ -175,6 +175,9 @@ DIFFERENCES = (
     ("two_stage@128", "focus_trained@128"),
     ("focus_trained@128", "single_stage_trained@128"),
     ("two_stage@128", "dense"),
+    ("two_stage@128", "focus@128"),
+    ("focus@128", "single_stage@128"),
+    ("two_stage@128", "single_stage@128"),
 )
 
 

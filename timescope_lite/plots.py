@@ -405,13 +405,13 @@ def two_stages(
     figure.text(0.02, 0.985, textwrap.fill(found, 64), fontsize=17, fontweight="bold", va="top")
     figure.text(0.02, 0.922, textwrap.fill(f"Task: “{scene.task}”", 78), fontsize=14, va="top", color=BLUE)
     boxes = ((0.755, 0.085), (0.6, 0.09), (0.415, 0.08), (0.205, 0.2))
-    sure, strip, sharp, zoom = (figure.add_axes((0.13, bottom, 0.84, height)) for bottom, height in boxes)
+    sure, strip, sharp, zoom = (figure.add_axes((0.13, bottom, 0.82, height)) for bottom, height in boxes)
     sure.axvspan(*coarse, color=HVR, alpha=0.25, lw=0)
     _sureness(sure, over_hvr, segment_s, (0, scene.duration_s), "coarse")
-    sure.legend(loc="lower right", ncols=2, fontsize=12, borderaxespad=0.1, bbox_to_anchor=(1, 1))
+    sure.legend(loc="lower right", ncols=2, fontsize=13, borderaxespad=0.1, bbox_to_anchor=(1, 1))
     sure.set_title("probability of a segment (below: of a second) to be", fontsize=13, fontweight="normal", color=GREY)
     numbers = np.arange(0, lengths[0] // segment_s, max(1, lengths[0] // segment_s // 8))
-    sure.set_xticks((numbers + 0.5) * segment_s, [f"segment {n:.0f}" if n == 0 else f"{n:.0f}" for n in numbers], fontsize=12)
+    sure.set_xticks((numbers + 0.5) * segment_s, [f"segment {n:.0f}" if n == 0 else f"{n:.0f}" for n in numbers], fontsize=13)
     _strip(strip, scene)
     sharp.set_facecolor(PALE)
     _sureness(sharp, in_window, 1.0, scene.lens, "fine")
@@ -430,7 +430,7 @@ def _sureness(axes: Axes, by_name: Mapping[str, ArrayLike], width_s: float, span
         )
     axes.set(xlim=span, ylim=(0, 1.02), xticks=[], yticks=[0, 1])
     axes.set_ylabel(label, fontsize=14, rotation=0, ha="right", va="center", labelpad=12)
-    axes.tick_params(axis="y", labelsize=12)
+    axes.tick_params(axis="y", labelsize=13)
 
 
 @styled

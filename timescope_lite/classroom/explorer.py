@@ -22,7 +22,7 @@ from timescope_lite import plots
 from timescope_lite.common import UserError
 from timescope_lite.corpus import PixelSource
 from timescope_lite.grounding import Answer, in_plain_words, plan_window, prompt_of, refine
-from timescope_lite.intervals import tiou
+from timescope_lite.intervals import covers, tiou
 from timescope_lite.model.checkpoint import Checkpoint
 from timescope_lite.model.decoder import LayerKV
 from timescope_lite.model.memory import Memory
@@ -94,10 +94,10 @@ def episode_of(
 ) -> Episode:
     """An Episode from a story and questions about it. `segments` are the features of its file (`grounding.feature_stream`); without them it is drawn.
 
-    UserError if there is no question, or if the features are not those of this story's seconds.
+    UserError if there is no question, or one without an answer, or if the features are not those of this story's seconds.
     """
-    if not questions:
-        raise UserError("an episode needs at least one question; draw one with world.tasks.ask")
+    if not questions or any(question.absent for question in questions):
+        raise UserError("an episode needs at least one question, and each an answer in its video; draw one with world.tasks.ask")
     if segments is None:
         if checkpoint.encoder is None:
             raise UserError("this checkpoint reads symbolic frames and has no frame encoder; use one that was trained on pixels")
@@ -243,7 +243,10 @@ def picture(state: State) -> plots.Picture:
     S = state.frames_per_segment
     first, last = state.coarse.window
     coarse = float(first * S), min(float((last + 1) * S), state.scene.duration_s)
-    return plots.two_stages(state.scene, coarse, state.over_hvr, state.in_window, segment_s=float(S))
+    title = state.scene.finding()
+    if covers(coarse, state.scene.truth):  # then it is not the coarse stage that lost it
+        title = title.replace("the coarse window does not hold the truth", "the budget cut the truth out of the coarse window")
+    return plots.two_stages(state.scene, coarse, state.over_hvr, state.in_window, float(S), title)
 
 
 def rows(state: State, written: int | None = None) -> dict[str, str]:
@@ -336,10 +339,8 @@ def _says(text: str, role: str = "status") -> str:
 
 
 def _table(cells: Mapping[str, str], caption: str) -> str:
-    lines = [
-        f'<tr><th scope="row" style="text-align:left;vertical-align:top;padding-right:1em">{html.escape(a)}</th><td>{html.escape(b)}</td></tr>'
-        for a, b in cells.items()
-    ]
+    style = "text-align:left;vertical-align:top;padding-right:1em;white-space:nowrap"
+    lines = [f'<tr><th scope="row" style="{style}">{html.escape(a)}</th><td>{html.escape(b)}</td></tr>' for a, b in cells.items()]
     return f'<table style="line-height:1.4"><caption style="text-align:left">{html.escape(caption)}</caption>{"".join(lines)}</table>'
 
 
