@@ -145,7 +145,12 @@ def turn(name: str, out: Path, effort: Effort | None = None, seed: int = 0) -> P
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = {"point": name, "dial": dataclasses.asdict(dial), "effort": dataclasses.asdict(effort), "seconds": SECONDS, "budget": BUDGET}
     return write_result(
-        folder, name=f"dial {name}", metrics=summarise(rows) | differences(rows), config=config, seed=seed, wall_s=round(time.time() - started, 1)
+        folder,
+        name=f"dial {name}",
+        metrics=summarise(rows) | differences(rows),
+        config=config,
+        seed=seed,
+        wall_s=round(time.time() - started, 1),
     )
 
 

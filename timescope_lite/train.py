@@ -118,6 +118,7 @@ CURRICULUM = (
 )  # short clips to the end: log
 MINUTES = (128, 256, 256, 512, 512, 512, 1024)
 MINUTES_AND_HOURS = (*MINUTES, 1024, 3600)
+SHORT = (128, 128, 256, 512)
 
 
 def loss_of(model: TimeScope, batch: Batch, r: int, sees: str) -> tuple[Tensor, Tensor]:
@@ -371,7 +372,8 @@ def recipe(profile: str, system: str = "two_stage", depth: int | None = None) ->
 def _fine_tuning(system: str, think: float) -> tuple[Phase, ...]:
     """The two stages of SFT, 200 and 1,600 steps for every system: plain localisation, then (two-stage) coarse-to-fine with temporal augmentation.
 
-    The last 1,000 of them take shorter videos: a step then holds up to four times as many questions, and a reloaded window looks the same in all.
+    The last 1,000 of them take shorter videos: a step then holds up to four times as many questions, and a reloaded window looks the same in all. An hour
+    now and then keeps the coarse stage in practice.
 
     `single_stage_long` gets three times as many: a control must not lose by starvation.
     """
@@ -390,12 +392,12 @@ def _fine_tuning(system: str, think: float) -> tuple[Phase, ...]:
     first = sft | {"coarse": 0.6 if coarse_to_fine else 0.0, "decay": 0.01}
     second = sft | {"coarse": 0.35 if coarse_to_fine else 0.0, "decay": 0.7, "misplaced": 0.04 * coarse_to_fine}
     second |= {"coarse_when_long": 0.8} if coarse_to_fine else {}
-    lengths = MINUTES_AND_HOURS if system.startswith("two_stage") else MINUTES
+    lengths, short = (MINUTES_AND_HOURS, (*SHORT, *SHORT, 3600)) if system.startswith("two_stage") else (MINUTES, SHORT)
     times = 3 if system == "single_stage_long" else 1
     return (
         Phase("sft1", 200 * times, ((1.0, (128, 256, 512)),), TASKS, **first),
         Phase("sft2", 600 * times, ((1.0, lengths),), TASKS, **second),
-        Phase("sft3", 1000 * times, ((1.0, (128, 128, 256, 512)),), TASKS, **second),
+        Phase("sft3", 1000 * times, ((1.0, short),), TASKS, **second),
     )
 
 

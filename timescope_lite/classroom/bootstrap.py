@@ -37,10 +37,11 @@ class Setup:
 
 
 def first_cell() -> str:
-    """The three lines every notebook begins with (they work where the package is not installed yet)."""
+    """The lines every notebook begins with (they work where the package is not installed yet)."""
     return (
         "import importlib.util\n\n"
-        f'importlib.util.find_spec("timescope_lite") or get_ipython().run_line_magic("pip", "install -q --no-deps {INSTALL_FROM}")\n'
+        'if importlib.util.find_spec("timescope_lite") is None:\n'
+        f'    get_ipython().run_line_magic("pip", "install -q --no-deps {INSTALL_FROM}")\n'
         'setup = importlib.import_module("timescope_lite.classroom.bootstrap").bootstrap()'
     )
 
