@@ -95,20 +95,21 @@ def test_record_writes_the_last_good_run_and_nothing_of_a_failed_one(tmp_path: P
         nbformat.v4.new_markdown_cell("# One\n<!-- measured:begin --><!-- measured:end -->"),
         nbformat.v4.new_code_cell("old", metadata={"tags": ["bootstrap"]}),
     ]
-    for folder in ("notebooks", "runs/smoke/00_one", "runs/lab/00_one"):
+    for folder in ("notebooks", "runs/smoke/00_one", "runs/lab/00_one", "runs/grid/seed=2/00_one"):
         (tmp_path / folder).mkdir(parents=True)
         cells[1].outputs = [nbformat.v4.new_output("stream", text=f"{folder}\n")]
         nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / folder / ("00_one.ipynb"))
-    for profile, status in (("smoke", "ok"), ("lab", "failed")):
-        record = {"name": "00_one", "profile": profile, "status": status, "wall_s": 30.0, "peak_rss_bytes": 2**20}
-        (tmp_path / f"runs/{profile}/00_one/run.json").write_text(json.dumps(record))
-    write_result(tmp_path / "runs/smoke/00_one", name="one", metrics={})
+    for folder, status, parameters in (("smoke", "ok", {}), ("lab", "failed", {}), ("grid/seed=2", "ok", {"seed": 2})):
+        record = {"name": "00_one", "profile": folder[:5], "status": status, "wall_s": 30.0, "peak_rss_bytes": 2**20}
+        (tmp_path / f"runs/{folder}/00_one/run.json").write_text(json.dumps(record | {"parameters": parameters, "content": "abc"}))
+        write_result(tmp_path / f"runs/{folder}/00_one", name="one", metrics={})
     (tmp_path / "README.md").write_text("<!-- shelves:begin --><!-- shelves:end -->")
     monkeypatch.setattr(cli, "project_root", lambda: tmp_path)
     assert call("report", "--record") == 0
     assert capsys.readouterr().out.splitlines() == [str(tmp_path / "runs/report.html"), str(tmp_path / "figures/course_times.json")]
     made = (tmp_path / "notebooks/00_one.ipynb").read_text()
-    assert "smoke 30.0 s, 1 MiB" in made and "runs/smoke/00_one" in made and "runs/lab" not in made
+    assert "smoke 30.0 s, 1 MiB" in made and "runs/smoke/00_one" in made and "runs/lab" not in made and "runs/grid" not in made
+    assert nbformat.reads(made, as_version=4).metadata["timescope_lite"]["code"] == "abc"
     assert "| [One](notebooks/00_one.ipynb) | 0.5 |" in (tmp_path / "README.md").read_text()
     monkeypatch.setattr(cli, "project_root", lambda: None)
     assert call("report", tmp_path / "runs", "--record") == 2 and "from a checkout" in capsys.readouterr().err

@@ -57,7 +57,7 @@ def test_grouped_query_attention_streams_too(vocabulary):
     with torch.no_grad():
         parallel = model.encode(features, torch.tensor([0]), 4)
     memory = model.stream(segments_of(features[0]), 4)
-    assert memory.hvr[0].k.shape == (1, 2, 3 * S // 4, 32)
+    assert memory.hvr[0].k.shape == (1, 2, 3 * S // 4, 64)
     assert largest_difference(memory.dvr.reload(0, 2), parallel.dense) <= 1e-5
 
 
@@ -71,7 +71,7 @@ def test_r1_is_plain_causal_attention(vocabulary):
             q, k, v = block.project(x)
             q, k = block.rotate(q, positions), block.rotate(k, positions)
             assert torch.allclose(k, layer.k, atol=1e-5)
-            scores = (q @ k.transpose(-1, -2) / 32**0.5).masked_fill(~torch.ones(3 * S, 3 * S).tril().bool(), -torch.inf)
+            scores = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).masked_fill(~torch.ones(3 * S, 3 * S).tril().bool(), -torch.inf)
             x = block.finish(x, scores.softmax(-1) @ v)
 
 

@@ -17,11 +17,12 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
+from timescope_lite import __version__
 from timescope_lite.classroom import checks, runner
 from timescope_lite.classroom.bootstrap import first_cell
 from timescope_lite.classroom.checks.core import exercise_cells, prove
-from timescope_lite.classroom.report import WIDGET
-from timescope_lite.classroom.runner import declared_parameters
+from timescope_lite.classroom.report import RESERVED, STAMP, WIDGET
+from timescope_lite.classroom.runner import content_hash, declared_parameters
 from timescope_lite.common import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,7 +49,7 @@ def contract_problems(path: Path) -> list[str]:
     if not re.fullmatch(r"\d\d_\w+\.ipynb", path.name):
         return ["the file is not called NN_name.ipynb"]
     number = int(path.name[:2])
-    problems = [*_form(path, book), *_outputs(book), *_figures(book)]
+    problems = [*_form(path, book), *_outputs(book), *_recorded(path, book), *_figures(book)]
     return problems + (_lesson(path, book) if number <= 8 else _experiment(book) if number <= 13 else [])
 
 
@@ -110,10 +111,41 @@ def _outputs(book: NotebookNode) -> list[str]:
     ]
 
 
+def pins() -> dict[str, str]:
+    """The recorded environment: package -> version of constraints.txt, and of this package."""
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line and not line.startswith("#")]
+    return {"timescope-lite": __version__} | {name: version for name, version in (line.split("==") for line in lines)}
+
+
+def _recorded(path: Path, book: NotebookNode) -> list[str]:
+    """The outputs are those of this code, with these parameters, this version and the environment of constraints.txt."""
+    again = "record them again (make report)"
+    stamp = book.metadata.get(STAMP)
+    if not stamp:
+        return [f"it is not said what the outputs were recorded with: {again}"]
+    found = [
+        f"the outputs were recorded with {name} {version}, the tree has {pins()[name]}: {again}"
+        for name, version in stamp["versions"].items()
+        if name in pins() and version.split("+")[0] != pins()[name]
+    ]
+    printed = {version for cell in _code(book) for version in re.findall(r"TimeScope-lite (\d\S*) \|", _text(cell))}
+    found += [f"the bootstrap cell prints version {version}, the tree has {__version__}: {again}" for version in printed - {__version__}]
+    try:
+        declared = {name: value for name, value in declared_parameters(path).items() if name not in RESERVED}
+    except UserError:
+        return found  # _form says it
+    if stamp["parameters"] != declared:
+        found.append(f"the outputs were recorded with {dict(stamp['parameters'])}, the parameters are now {declared}: {again}")
+    return found + [f"the code was edited after its outputs were recorded: {again}"] * (stamp["code"] != content_hash(path))
+
+
 def _figures(book: NotebookNode) -> list[str]:
-    """Alt text on every figure, drawn or linked; nothing fetched from elsewhere."""
-    outputs = [output for cell in _code(book) for output in cell.outputs if "image/png" in output.get("data", {})]
-    found = ["a figure has no alt text"] * any(not output.metadata.get("image/png", {}).get("alt", "").strip() for output in outputs)
+    """Alt text on every figure, drawn, written as HTML or linked; nothing fetched from elsewhere."""
+    outputs = [output for cell in _code(book) for output in cell.outputs]
+    drawn = [(output, kind) for output in outputs for kind in output.get("data", {}) if kind.startswith("image/")]
+    tags = [tag for output in outputs for tag in re.findall(r"<img[^>]*>", output.get("data", {}).get("text/html", ""))]
+    bare = any(not output.metadata.get(kind, {}).get("alt", "").strip() for output, kind in drawn)
+    found = ["a figure has no alt text"] * (bare or any(not re.search(r"""alt=(["'])\s*[^"'\s]""", tag) for tag in tags))
     prose = _prose(book)
     if re.search(r"!\[\s*\]\(", prose) or any("alt=" not in tag for tag in re.findall(r"<img[^>]*>", prose)):
         found.append("an image in the text has no alt text")
@@ -234,7 +266,13 @@ def lesson() -> NotebookNode:
     code[2].outputs = [nbformat.v4.new_output("execute_result", data={"text/plain": "2"}, execution_count=3)]
     code[3].outputs = [nbformat.v4.new_output("display_data", data={"image/png": "aGk="}, metadata={"image/png": {"alt": "A line."}})]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    return nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_markdown_cell, text), *code], metadata=kernel)
+    book = nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_markdown_cell, text), *code], metadata=kernel)
+    with tempfile.TemporaryDirectory() as folder:
+        nbformat.write(book, Path(folder) / "book.ipynb")
+        hashed = content_hash(Path(folder) / "book.ipynb")
+    versions = {name: pins()[name] for name in ("timescope-lite", "torch")} | {"python": "3.11.7"}
+    book.metadata[STAMP] = {"profile": "smoke", "parameters": {}, "code": hashed, "versions": versions}
+    return book
 
 
 def problems_of(book: NotebookNode, folder: Path, name: str = "04_lesson.ipynb") -> list[str]:
@@ -252,6 +290,10 @@ def edit(cell: int, **values: Any) -> Callable[[NotebookNode], None]:
 
 def output(cell: int, **values: Any) -> Callable[[NotebookNode], None]:
     return lambda book: book.cells[cell].outputs[0].update(values)
+
+
+def printing(cell: int, text: str) -> Callable[[NotebookNode], None]:
+    return edit(cell, outputs=[nbformat.v4.new_output("stream", text=text)])
 
 
 @pytest.mark.parametrize(
@@ -276,7 +318,18 @@ def output(cell: int, **values: Any) -> Callable[[NotebookNode], None]:
         (edit(12, outputs=[nbformat.v4.new_output("display_data", data={WIDGET: {}})]), "widget view"),
         (edit(5, outputs=[]), "no text is stored"),
         (edit(5, source="1 + 1"), "no cell is marked"),
+        (edit(5, source="1 + 1  " + STRICT + " "), "the code was edited after its outputs were recorded"),
+        (lambda book: book.metadata.pop(STAMP), "it is not said what the outputs were recorded with"),
+        (lambda book: book.metadata[STAMP]["versions"].update(torch="2.6.0+cu124"), "recorded with torch 2.6.0+cu124, the tree has"),
+        (lambda book: book.metadata[STAMP]["versions"].update({"timescope-lite": "0.0.9"}), "recorded with timescope-lite 0.0.9"),
+        (printing(3, "TimeScope-lite 0.0.9 | profile smoke | cpu"), "the bootstrap cell prints version 0.0.9, the tree has"),
+        (edit(4, source='profile = "smoke"\nseed = 8'), "recorded with {}, the parameters are now {'seed': 8}"),
+        (lambda book: book.metadata[STAMP].update(parameters={"seed": 7}), "recorded with {'seed': 7}, the parameters are now {}"),
         (output(6, metadata={}), "figure has no alt text"),
+        (output(6, metadata={"image/png": {"alt": " "}}), "figure has no alt text"),
+        (output(6, data={"image/svg+xml": "<svg/>"}), "figure has no alt text"),
+        (edit(12, outputs=[nbformat.v4.new_output("display_data", data={"text/html": "<img src='data:x'>"})]), "figure has no alt text"),
+        (edit(12, outputs=[nbformat.v4.new_output("display_data", data={"text/html": "<img alt=''>"})]), "figure has no alt text"),
         (edit(6, outputs=[]), "no figure"),
         (edit(2, source="![](a.png)<details><details>"), "image in the text has no alt text"),
         (edit(2, source="<img src='a.png'><details><details>"), "image in the text has no alt text"),

@@ -217,11 +217,12 @@ def test_outputs_of_a_run_are_stored_cell_by_cell(tmp_path: Path) -> None:
     book.cells.insert(1, nbformat.v4.new_code_cell("seed = 3", metadata={"tags": ["injected-parameters"]}))
     book.metadata["widgets"] = {"state": {}}
     nbformat.write(book, tmp_path / "ran.ipynb")
-    report.store_outputs(tmp_path / "ran.ipynb", tmp_path / "a.ipynb")
+    report.store_outputs(tmp_path / "ran.ipynb", tmp_path / "a.ipynb", {"profile": "smoke"})
     stored = nbformat.read(tmp_path / "a.ipynb", as_version=4)
+    assert stored.metadata[report.STAMP] == {"profile": "smoke"}
     assert [cell.source for cell in stored.cells] == ["# A", "slider", "1"] and "widgets" not in stored.metadata
     assert stored.cells[1].outputs == [] and stored.cells[2].outputs[0].data["text/plain"] == "1"
     stored.cells[2].source = "2"
     nbformat.write(stored, tmp_path / "a.ipynb")
     with pytest.raises(UserError, match="edited since this run"):
-        report.store_outputs(tmp_path / "ran.ipynb", tmp_path / "a.ipynb")
+        report.store_outputs(tmp_path / "ran.ipynb", tmp_path / "a.ipynb", {})

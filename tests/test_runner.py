@@ -196,6 +196,27 @@ def test_the_library_hash_leaves_out_what_no_result_depends_on(tmp_path: Path, m
         (tmp_path / name).write_text("x = 1\n")
         hashes.append(LIBRARY_HASH())
     assert hashes[0] == hashes[1] != hashes[2] != hashes[3] == hashes[4]
+    monkeypatch.setattr(runner, "versions", lambda: {"torch": "another"})
+    assert LIBRARY_HASH() != hashes[4], "in another environment everything runs again"
+
+
+def test_a_run_with_other_parameters_is_not_what_a_reader_gets(tmp_path: Path) -> None:
+    from timescope_lite.results import versions, write_result
+
+    book = make(tmp_path / "tiny.ipynb")
+    own = {name: value for name, value in runner.declared_parameters(book).items() if name not in runner.RESERVED}
+    write_result(tmp_path / "run", name="tiny", metrics={})
+    assert runner.stamp_of(tmp_path / "run", book) is None, "it has no run record"
+    for parameters, status, good in (
+        ({"out": "x"}, "ok", True),
+        (own, "ok", True),
+        ({next(iter(own)): 99}, "ok", False),
+        ({}, "failed", False),
+    ):
+        record = {"status": status, "profile": "smoke", "parameters": parameters, "content": "abc"}
+        (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+        expected = {"profile": "smoke", "parameters": own, "code": "abc", "versions": versions()}
+        assert runner.stamp_of(tmp_path / "run", book) == (expected if good else None)
 
 
 def test_an_int_is_a_fine_float_and_none_takes_anything(tmp_path: Path) -> None:

@@ -257,15 +257,18 @@ def report(
 
 def _record(runs: Path) -> Path:
     from timescope_lite.classroom import report as pages
+    from timescope_lite.classroom import runner
 
     root = project_root()
     if root is None:
         raise UserError("--record writes into the project's own files: run it from a checkout")
     times = pages.record_times(runs, root / "figures" / "course_times.json")
     for notebook in _all_notebooks():
-        finished = [path for path in runs.rglob(notebook.name) if _status(path.parent / "run.json") == "ok"]
+        stamps = {path: runner.stamp_of(path.parent, notebook) for path in runs.rglob(notebook.name)}
+        finished = [path for path, stamp in stamps.items() if stamp]
         if finished:
-            pages.store_outputs(max(finished, key=lambda path: path.stat().st_mtime), notebook)
+            newest = max(finished, key=lambda path: path.stat().st_mtime)
+            pages.store_outputs(newest, notebook, stamps[newest] or {})
         pages.write_first_cell(notebook)
         pages.write_measured(notebook, times)
     pages.write_shelves(root / "README.md", root / "notebooks", times)
@@ -275,10 +278,6 @@ def _record(runs: Path) -> Path:
     if claim.is_file():
         pages.write_claim(root / "README.md", claim)
     return times
-
-
-def _status(record: Path) -> str:
-    return str(read_json(record, "run record")["status"]) if record.exists() else "not run"
 
 
 @dataclass(frozen=True)

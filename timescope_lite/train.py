@@ -362,6 +362,7 @@ def recipe(profile: str, system: str = "two_stage", depth: int | None = None) ->
     phases = (
         Phase("words", 2000, ((1.0, (32,)),), WORDS, think=0.0, coarse=0.2),
         Phase("dense", 1000, CURRICULUM, TASKS, think=think, absent=0.03, muon_lr=0.01, adam_lr=1.5e-3),
+        Phase("dense2", 1000, ((1.0, (32, 64, 128, 256, 512)),), TASKS, think=think, absent=0.03, muon_lr=0.01, adam_lr=1.5e-3),
         *_fine_tuning(system, think),
     )
     frames = FramePhase(stories=8, frames_per_story=64, steps=20, batch=64) if profile == "smoke" else FramePhase()

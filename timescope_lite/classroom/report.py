@@ -13,6 +13,8 @@ from timescope_lite.common import UserError, atomic_path, read_json, write_json
 from timescope_lite.results import Metric, Result, read_result
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+RESERVED = ("profile", "out")  # parameters that the runner sets itself, in notebooks that declare them
+STAMP = "timescope_lite"  # key of a notebook's metadata: what its stored outputs were recorded with
 CLAIM = {
     "two-stage": "two_stage@128",
     "one stage": "single_stage_trained@128",
@@ -136,11 +138,14 @@ def _figure(path: Path) -> str:
 
 
 def record_times(results_dir: Path, times: Path) -> Path:
-    """Merge time and memory of the successful notebook runs under `results_dir` into the file `times`, profile by profile."""
+    """Merge time and memory of the successful notebook runs under `results_dir` into the file `times`, profile by profile.
+
+    A run with other parameters than the notebook's own is left out.
+    """
     recorded: dict[str, Any] = read_json(times, "recorded times") if Path(times).exists() else {}
     for path in sorted(Path(results_dir).rglob("run.json")):
         run = read_json(path, "run record")
-        if run["status"] == "ok":
+        if run["status"] == "ok" and set(run.get("parameters", {})) <= set(RESERVED):
             device = read_result(path.parent / "result.json").device
             row = {"wall_s": round(run["wall_s"], 1), "peak_rss_bytes": run["peak_rss_bytes"], "device": device}
             recorded.setdefault(run["profile"], {})[run["name"]] = row
@@ -231,9 +236,10 @@ def write_first_cell(notebook: Path) -> None:
     _write_if_changed(notebook, nbformat.writes(book) + "\n")
 
 
-def store_outputs(executed: Path, notebook: Path) -> None:
+def store_outputs(executed: Path, notebook: Path, stamp: dict[str, Any]) -> None:
     """Copy outputs and counts of an executed notebook into the one it was run from, cell id by cell id, without widget views.
 
+    `stamp` (`runner.stamp_of`) goes into the notebook's metadata, so that a test can tell when the outputs have become those of another tree.
     Raises UserError if a cell of `notebook` is not in the run as it stands: outputs of other code are never stored.
     """
     import nbformat
@@ -245,6 +251,7 @@ def store_outputs(executed: Path, notebook: Path) -> None:
         outputs = [output for output in ran[cell.id].outputs if WIDGET not in output.get("data", {})]
         cell.outputs, cell.execution_count = [output for output in outputs if output.get("name") != "stderr"], ran[cell.id].execution_count
     book.metadata.pop("widgets", None)
+    book.metadata[STAMP] = stamp
     _write_if_changed(notebook, nbformat.writes(book) + "\n")
 
 

@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from timescope_lite import __version__
-from timescope_lite.classroom.report import format_value, headline
+from timescope_lite.classroom.report import RESERVED, format_value, headline
 from timescope_lite.common import UserError, data_root, get_profile, project_root, read_json, write_json
-from timescope_lite.results import Result, peak_rss_bytes, read_result
+from timescope_lite.results import Result, peak_rss_bytes, read_result, versions
 
-RESERVED = ("profile", "out")  # set by the runner itself, in notebooks that declare them
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -128,12 +127,26 @@ def content_hash(notebook: Path) -> str:
 
 
 def library_hash() -> str:
-    """Version and hash of what a result can depend on: the package without the classroom and the command line."""
-    digest = hashlib.sha256()
+    """Version and hash of what a result can depend on: the package without the classroom and the command line, and the versions installed."""
+    digest = hashlib.sha256(json.dumps(versions()).encode())
     for path in sorted(path for suffix in ("py", "toml", "json") for path in PACKAGE.rglob(f"*.{suffix}")):
         if path.name != "cli.py" and "classroom" not in path.relative_to(PACKAGE).parts:
             digest.update(path.relative_to(PACKAGE).as_posix().encode() + path.read_bytes())
     return f"{__version__}+{digest.hexdigest()[:16]}"
+
+
+def stamp_of(folder: Path, notebook: Path) -> dict[str, Any] | None:
+    """What a finished run in `folder` was recorded with: profile, parameters, hash of the code, versions. None if it failed or ran with other
+    parameters than the notebook's own: its outputs are not those that a reader gets.
+    """
+    record = Path(folder) / "run.json"
+    run = read_json(record, "run record") if record.exists() else {}
+    declared = {name: value for name, value in declared_parameters(notebook).items() if name not in RESERVED}
+    given = {name: value for name, value in run.get("parameters", {}).items() if name not in RESERVED}
+    if run.get("status") != "ok" or declared | given != declared:
+        return None
+    installed = read_result(Path(folder) / "result.json").versions
+    return {"profile": run["profile"], "parameters": declared, "code": run["content"], "versions": installed}
 
 
 def default_out(profile: str) -> Path:

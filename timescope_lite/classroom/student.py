@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from timescope_lite.classroom.checks.core import BEGIN, NOT_WRITTEN, to_stub
+from timescope_lite.classroom.report import STAMP
 from timescope_lite.common import UserError, atomic_path
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def make_student_version(notebooks: Sequence[Path], out: Path) -> list[Path]:
 
 def strip(book: NotebookNode) -> NotebookNode:
     """A notebook without solutions, their explanations and all outputs; cells keep their number and their tags."""
+    book.metadata.pop(STAMP, None)
     for cell in book.cells:
         if cell.cell_type == "markdown":
             cell.source = EXPLAINED.sub(LEFT_OUT, cell.source)
