@@ -20,7 +20,7 @@ help:
 	@echo "make course     install if needed, run every notebook ($(PROFILE) profile), print one table and the path of the report"
 	@echo "make test       install if needed, then lint, types, all tests, the notebooks"
 	@echo "make data       build what is missing of the videos and questions, and check the rest"
-	@echo "make notebooks  run only the notebooks whose code, library or parameters changed since the last run"
+	@echo "make notebooks  run the notebooks whose code, library, parameters or installed versions changed since the last run"
 	@echo "make report     make notebooks, then the page of results and the generated lines of README and notebooks"
 	@echo "make release    make test with the slow tests, nbval's own reading of the notebooks, then the wheel"
 	@echo "make clean      remove what the commands above made, except .venv and data"

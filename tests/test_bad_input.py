@@ -90,6 +90,14 @@ def test_a_task_or_setting_that_cannot_be(task, extra, says, things, capsys, mon
     assert says in err
 
 
+def test_a_video_longer_than_the_clock_is_refused_before_it_is_decoded(things, capsys, monkeypatch):
+    monkeypatch.setattr(grounding, "NUM_SECONDS", 10)
+    monkeypatch.setattr(grounding, "stream_segments", None)
+    code, out, err = call(["ground", things / "good.mp4", TASK, "--checkpoint", things / "whole.safetensors"], capsys)
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert "good.mp4 lasts 12 s; the model's clock has codes for 10 s: cut it into parts, each asked by itself" in err
+
+
 def test_a_good_call_prints_an_interval(things, capsys):
     code, out, err = call(["ground", things / "good.mp4", TASK, "--checkpoint", things / "whole.safetensors", "--json"], capsys)
     found = json.loads(out)

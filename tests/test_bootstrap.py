@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from timescope_lite import common
 from timescope_lite.classroom import bootstrap as module
 from timescope_lite.classroom.bootstrap import Setup, bootstrap, first_cell
 from timescope_lite.common import UserError
@@ -43,7 +44,7 @@ def test_argument_then_environment_then_smoke(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_first_cell_is_three_statements_and_runs(tmp_path: Path) -> None:
     source = first_cell()
-    assert len(ast.parse(source).body) == 3 and module.INSTALL_FROM in source
+    assert len(ast.parse(source).body) == 3 and module.install_from() in source
     environment = {**os.environ, "PYTHONPATH": str(Path(module.__file__).parents[2])}
     code = source + "\nassert setup.profile.name == 'smoke'"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path)
@@ -56,7 +57,7 @@ def test_the_first_cell_installs_where_the_package_is_absent() -> None:
     shell = types.SimpleNamespace(run_line_magic=lambda *words: asked.append(words))
     lines = first_cell().replace('"timescope_lite"', '"timescope_lite_is_not_here"').splitlines()
     exec("\n".join(lines[:-1]), {"get_ipython": lambda: shell})
-    assert asked == [("pip", f"install -q --no-deps {module.INSTALL_FROM}")]
+    assert asked == [("pip", f"install -q --no-deps {module.install_from()}")]
 
 
 @pytest.fixture
@@ -96,6 +97,74 @@ def test_a_changed_torch_is_an_error_that_asks_for_a_restart(colab, monkeypatch)
     monkeypatch.setattr(module.subprocess, "run", pip(colab, [], torch="2.13.0"))
     with pytest.raises(UserError, match=r"changed torch from 2.6.0\+cu124 to 2.13.0.*Restart the runtime"):
         bootstrap()
+
+
+@pytest.mark.parametrize(
+    ("installed", "says"),
+    [
+        (
+            {"torch": "2.4.1+cu121", "numpy": "2.0.2"},
+            r"torch 2.4.1\+cu121 is installed here, this course needs torch>=2.6 and leaves it to you",
+        ),
+        ({"numpy": "2.0.2"}, r"torch is not installed here, this course needs torch>=2.6 .*run `pip install 'torch>=2.6'`"),
+        ({"torch": "2.6.0", "numpy": "1.24.0"}, r"numpy 1.24.0 is installed here, .*then restart"),
+    ],
+)
+def test_what_is_too_old_and_protected_is_named_and_not_touched(installed, says, colab, monkeypatch) -> None:
+    colab.clear()
+    colab.update(installed)
+    monkeypatch.setattr(module.subprocess, "run", pip(colab, calls := []))
+    with pytest.raises(UserError, match=says):
+        bootstrap()
+    assert calls == []
+
+
+def test_a_light_package_that_is_too_old_is_replaced_and_asks_for_a_restart_if_it_was_loaded(colab, monkeypatch, capsys) -> None:
+    colab["av"] = "12.0"
+    monkeypatch.setattr(module.subprocess, "run", pip(colab, []))
+    monkeypatch.delitem(sys.modules, "av", raising=False)
+    bootstrap()
+    assert "installed: av>=14" in capsys.readouterr().out
+    colab["av"] = "12.0"
+    monkeypatch.setitem(sys.modules, "av", types.ModuleType("av"))
+    with pytest.raises(UserError, match=r"av was loaded as 12.0 and is now 14.0. Restart the runtime, then run from the top"):
+        bootstrap()
+
+
+def test_kaggle_and_a_jupyterhub_are_like_colab(colab, monkeypatch, capsys, tmp_path) -> None:
+    """They have no module to know them by; what they share is that the package came without a checkout."""
+    calls: list[str] = []
+    monkeypatch.setattr(module, "on_colab", lambda: False)
+    monkeypatch.setattr(module.subprocess, "run", pip(colab, calls))
+    bootstrap()
+    assert calls == []  # a checkout: `make` installs there
+    monkeypatch.setattr(module, "project_root", lambda: None)
+    bootstrap()
+    assert len(calls) == 1 and "installed: av>=14" in capsys.readouterr().out
+
+
+def test_a_place_that_cannot_be_written_to(monkeypatch, tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TIMESCOPE_OUT", str(tmp_path / "file" / "out"))
+    with pytest.raises(UserError, match=r"cannot make the folder .*out \(Not a directory\): set TIMESCOPE_OUT to a folder"):
+        bootstrap()
+    monkeypatch.setenv("TIMESCOPE_OUT", "")
+    monkeypatch.setenv("TIMESCOPE_DATA", str(tmp_path / "file"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(common, "project_root", lambda: None)
+    with pytest.warns(UserWarning, match=r"the data folder .*file \(TIMESCOPE_DATA\) is read-only: what is built goes into .*cache"):
+        assert bootstrap().out == tmp_path / "cache" / "timescope_lite" / "runs" / "by_hand"
+
+
+def test_a_read_only_checkout_and_data_folder_are_left_alone(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("TIMESCOPE_DATA", raising=False)
+    monkeypatch.setattr(common, "project_root", lambda: tmp_path / "course")
+    (tmp_path / "course").mkdir()
+    assert common.data_root() == tmp_path / "course" / "data" and common.runs_root() == tmp_path / "course" / "runs"
+    may_write = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: "course" not in Path(path).parts and may_write(path, mode))
+    assert common.data_root() == tmp_path / "cache" / "timescope_lite" and common.runs_root() == common.data_root() / "runs"
 
 
 def test_a_failed_install_says_what_and_why(colab, monkeypatch) -> None:

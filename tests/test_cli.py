@@ -105,6 +105,7 @@ def test_record_writes_the_last_good_run_and_nothing_of_a_failed_one(tmp_path: P
         write_result(tmp_path / f"runs/{folder}/00_one", name="one", metrics={})
     (tmp_path / "README.md").write_text("<!-- shelves:begin --><!-- shelves:end -->")
     monkeypatch.setattr(cli, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(cli, "runs_root", lambda: tmp_path / "runs")
     assert call("report", "--record") == 0
     assert capsys.readouterr().out.splitlines() == [str(tmp_path / "runs/report.html"), str(tmp_path / "figures/course_times.json")]
     made = (tmp_path / "notebooks/00_one.ipynb").read_text()
@@ -172,6 +173,17 @@ def test_every_kind_of_trouble_has_its_status(monkeypatch: pytest.MonkeyPatch, c
         (UserError("a.mp4 holds no\nvideo"), 2, "timescope-lite: a.mp4 holds no video"),
         (KeyboardInterrupt(), 130, "timescope-lite: stopped"),
         (
+            PermissionError(13, "Permission denied", "/course/runs"),
+            2,
+            "timescope-lite: /course/runs: Permission denied; choose a folder that you may write to (--out, TIMESCOPE_DATA)",
+        ),
+        (
+            ModuleNotFoundError("No module named 'av'"),
+            2,
+            "timescope-lite: No module named 'av': something that the course needs is not installed; "
+            "`timescope-lite doctor` names it and says how to get it",
+        ),
+        (
             ZeroDivisionError("by zero"),
             1,
             "timescope-lite: unexpected ZeroDivisionError: by zero (run again with --debug for the traceback)",
@@ -195,6 +207,8 @@ def test_doctor_finds_what_is_missing_and_says_how_to_get_it(monkeypatch, tmp_pa
     monkeypatch.setattr(cli, "_metadata", lambda: (">=3.99", ["torch>=99", "no-such-package-here>=1", "numpy>=1.26"]))
     monkeypatch.setitem(sys.modules, "decord", None)
     monkeypatch.setattr(cli, "data_root", lambda: Path(os.devnull) / "data")
+    monkeypatch.setattr(cli, "runs_root", lambda: Path(os.devnull) / "runs")
+    monkeypatch.setitem(sys.modules, "ipykernel", None)
     (tmp_path / "assets").mkdir()
     (tmp_path / "assets" / "tiny.safetensors").write_bytes(b"other")
     manifest = {"two_stage": {"file": "tiny.safetensors", "sha256": "0" * 64}}
@@ -205,9 +219,16 @@ def test_doctor_finds_what_is_missing_and_says_how_to_get_it(monkeypatch, tmp_pa
     for part in (
         "NO  python: ",
         "Install Python >=3.99",
-        "wanted >=99; no-such-package-here missing, wanted >=1. Run: pip install 'timescope-lite[lab]'",
-        "Run: pip install decord2",
+        "wanted >=99; no-such-package-here missing, wanted >=1. Run: ",
+        "-m pip install -c ",
+        '/constraints.txt "torch>=99" "no-such-package-here>=1"',
+        "-m pip install --force-reinstall --no-deps decord2 (it imports as decord",
         "Set TIMESCOPE_DATA to a folder that you may write to.",
+        "NO  runs: ",
+        "to a folder that you may write to, or name one: --out DIR",
+        "NO  kernel: ModuleNotFoundError: import of ipykernel halted; None in sys.modules. Run: ",
+        "-m pip install ipykernel && ",
+        "-m ipykernel install --sys-prefix",
         "tiny.safetensors: not the file that the manifest lists",
     ):
         assert part in said

@@ -284,6 +284,53 @@ def test_links_between_documents_lead_somewhere() -> None:
                 )
 
 
+def messages_of_the_code() -> str:
+    """Every string in the package, the values that are put into it left out, and the Makefile."""
+    parts = [(ROOT / "Makefile").read_text(encoding="utf-8")]
+    for node in (node for path in MODULES for node in ast.walk(tree_of(path))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            parts.append(node.value)
+        elif isinstance(node, ast.JoinedStr):
+            parts.append("".join(str(value.value) if isinstance(value, ast.Constant) else "\0" for value in node.values))
+    return "\n".join(parts)
+
+
+# What other programs say: pip, Jupyter, Python, PowerShell, decord's own metadata.
+SAID_BY_OTHERS = {
+    "ERROR: No matching distribution found for torch...",
+    "No such kernel named python3",
+    "No module named 'timescope_lite'",
+    "decord: AttributeError: module 'decord' has no attribute 'VideoReader'. Run: ...",
+    "pip check",
+    "decord 0.6.0",
+    "notebooks/*.ipynb",
+    ".venv",
+    "make course",
+    "events file ... is not valid JSON (Expecting ',' delimiter: line 4 column 5 (char 60))",
+}
+
+
+def test_the_messages_in_troubleshooting_are_those_of_the_code() -> None:
+    """Word for word: where a value stands in the page, the code puts one in."""
+    code = messages_of_the_code()
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    quoted = {text for bold in re.findall(r"^\*\*(.*?)\*\*", page, re.MULTILINE) for text in re.findall(r"`([^`]+)`", bold)}
+    assert SAID_BY_OTHERS <= quoted, f"no longer on the page: {SAID_BY_OTHERS - quoted}"
+    numbers_and_names = r"(?<!\w)\d[\w.]*|'[^']*'|\[[^\]]*\]|\.\.\.|(?<=are )porter, painter, pipe|tiny\.safetensors"
+    value = (
+        numbers_and_names
+        + r"|>=|No module named|Permission denied|Kernel died before replying to kernel_info|^(?:packages|checkpoint|torch|numpy)\b"
+    )
+
+    def known(piece: str) -> bool:
+        piece = piece.strip(" .:,;()")
+        return len(piece) < 4 or piece in code or any(piece[:i] in code and known(piece[i:]) for i in range(len(piece) - 4, 10, -1))
+
+    for message in sorted(quoted - SAID_BY_OTHERS):
+        unknown = [piece for piece in re.split(value, message) if not known(piece)]
+        assert not unknown, f"docs/troubleshooting.md quotes {message!r}, but {unknown} is not in the code"
+
+
 def test_the_readme_keeps_the_places_of_its_generated_blocks() -> None:
     for block in ("claim", "shelves"):
         assert README.count(f"<!-- {block}:begin -->") == README.count(f"<!-- {block}:end -->") == 1

@@ -78,7 +78,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_video_longer_than_the_clock_is_refused_before_it_is_decoded(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "NUM_SECONDS", 10)
+    monkeypatch.setattr("timescope_lite.grounding.NUM_SECONDS", 10)
     with pytest.raises(UserError, match=r"mine\.mp4 lasts 12 s; the model's clock has codes for 10 s: cut it into parts"):
         read_events(file, VOCABULARY)
 

@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import nbformat
 import pytest
 
+from timescope_lite import __version__
 from timescope_lite.classroom import report
 from timescope_lite.classroom.bootstrap import first_cell
 from timescope_lite.common import UserError, write_json
@@ -175,6 +176,24 @@ def test_generated_lines_come_from_the_record_and_a_second_time_changes_nothing(
     assert "smoke 90.0 s, 400 MiB (cpu)" in cells[1].source and cells[2].source == first_cell()
     assert "not recorded yet" in first["01_intervals.ipynb"].decode()
     assert generate(project) == first
+
+
+def test_one_setting_gives_badges_links_and_the_first_cell(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = generate(project)
+    assert b"colab" not in b"".join(before.values()), "what is not published has no badge"
+    monkeypatch.setattr("timescope_lite.classroom.bootstrap.REPOSITORY", "someone/course")
+    made = generate(project)
+    address = "https://colab.research.google.com/github/someone/course/blob/main/notebooks/00_start.ipynb"
+    assert (
+        f"[The result first ●○](notebooks/00_start.ipynb) [![Open in Colab]({report.BADGE})]({address}) | 0.4 |"
+        in made["README.md"].decode()
+    )
+    cells = nbformat.reads(made["00_start.ipynb"].decode(), as_version=4).cells
+    assert f"[Open this notebook in Colab]({address})" in cells[1].source and "![" not in cells[1].source
+    assert f"git+https://github.com/someone/course@v{__version__}" in cells[2].source
+    assert generate(project) == made
+    monkeypatch.undo()
+    assert generate(project) == before
 
 
 def test_a_second_record_keeps_other_profiles_and_notebooks(project: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -186,6 +188,16 @@ def test_without_decord_pyav_reads_and_says_so(good: Clips, monkeypatch: pytest.
     with pytest.warns(UserWarning, match="decord is not installed"):
         assert clips.read_barcodes(read_frames(path, times_s[40:43])) == [40, 41, 42]
     video._inspect_once.cache_clear()
+
+
+def test_a_half_removed_decord_is_no_decord(tmp_path: Path) -> None:
+    """What is left after one of the packages decord and decord2, which share a folder, was uninstalled."""
+    (tmp_path / "decord").mkdir()
+    (tmp_path / "decord" / "__init__.py").write_text("")
+    code = "from timescope_lite import video; assert video.decord is None"
+    path = os.pathsep.join([str(tmp_path), str(Path(video.__file__).parents[1])])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    assert done.returncode == 0, done.stderr
 
 
 class _BadDecord:

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from timescope_lite.common import UserError, data_root, pick_device, pick_dtype, project_root, read_json
+from timescope_lite.common import UserError, data_root, pick_device, pick_dtype, project_root, read_json, runs_root
 
 NAME = "timescope-lite"
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, help="Temporal grounding in long videos.")
@@ -59,6 +59,10 @@ def _say(error: BaseException) -> int:
     if isinstance(error, UserError) or usage:
         context = getattr(error, "ctx", None)
         text, code = usage() + (f" See `{context.command_path} --help`." if context else "") if usage else str(error), 2
+    elif isinstance(error, ModuleNotFoundError):
+        text, code = f"{error}: something that the course needs is not installed; `{NAME} doctor` names it and says how to get it", 2
+    elif isinstance(error, PermissionError):
+        text, code = f"{error.filename}: {error.strerror}; choose a folder that you may write to (--out, TIMESCOPE_DATA)", 2
     elif isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
         return 130
     else:
@@ -249,7 +253,7 @@ def report(
     """One self-contained HTML page from result files."""
     from timescope_lite.classroom.report import write_report
 
-    runs = runs or (project_root() or data_root()) / "runs"
+    runs = runs or runs_root()
     page = write_report(runs, out or runs / "report.html")
     recorded = _record(runs) if record else None
     _print({"report": page, "times": recorded}, as_json, "\n".join(str(path) for path in (page, recorded) if path))
@@ -309,8 +313,8 @@ def student(
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Look whether everything that the course needs is here; exit status 1 if something is missing."""
-    looks = (_look_python, _look_packages, _look_device, _look_decord, _look_av, _look_kernel, _look_data, _look_checkpoint, _look_chromium)
-    found = [_look(look) for look in looks]
+    machine = (_look_python, _look_packages, _look_device, _look_decord, _look_av, _look_kernel)
+    found = [_look(look) for look in (*machine, _look_data, _look_runs, _look_checkpoint, _look_chromium)]
     lines = [f"{'ok' if f.ok else '--' if f.optional else 'NO':3} {f.name}: {f.detail}{'' if f.ok else f'. {f.fix}'}" for f in found]
     _print([asdict(finding) for finding in found], as_json, "\n".join(lines))
     raise typer.Exit(0 if all(finding.ok or finding.optional for finding in found) else 1)
@@ -322,7 +326,8 @@ def _look(look: Any) -> Finding:
         return look()  # type: ignore[no-any-return]
     except Exception as error:
         name = look.__name__.removeprefix("_look_")
-        return Finding(name, False, f"{type(error).__name__}: {error}", (look.__doc__ or "").strip())
+        fix = (look.__doc__ or "").strip().replace("python -m", f"{sys.executable} -m")
+        return Finding(name, False, f"{type(error).__name__}: {error}", fix)
 
 
 def _metadata() -> tuple[str, list[str]]:
@@ -347,26 +352,29 @@ def _look_python() -> Finding:
 
 
 def _look_packages() -> Finding:
-    """Run: pip install 'timescope-lite[lab]'"""
+    """Run: make install"""
     import importlib.metadata
 
     from packaging.requirements import Requirement
 
-    wrong, wanted = [], [Requirement(text) for text in _metadata()[1]]
-    wanted = [r for r in wanted if r.marker is None or r.marker.evaluate({"extra": "lab"})]
+    wrong: dict[str, str] = {}
+    wanted = [r for r in map(Requirement, _metadata()[1]) if r.marker is None or r.marker.evaluate({"extra": "lab"})]
     for requirement in wanted:
         try:
             version = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
             version = ""
         if not version or not requirement.specifier.contains(version, prereleases=True):
-            wrong.append(f"{requirement.name} {version or 'missing'}, wanted {requirement.specifier}")
-    detail = "; ".join(wrong) or f"{len(wanted)} in their ranges"
-    return Finding("packages", not wrong, detail, "Run: pip install 'timescope-lite[lab]'")
+            wrong[f'"{requirement.name}{requirement.specifier}"'] = (
+                f"{requirement.name} {version or 'missing'}, wanted {requirement.specifier}"
+            )
+    detail = "; ".join(wrong.values()) or f"{len(wanted)} in their ranges"
+    pinned = f" -c {root / 'constraints.txt'}" if (root := project_root()) else ""
+    return Finding("packages", not wrong, detail, f"Run: {sys.executable} -m pip install{pinned} {' '.join(wrong)}")
 
 
 def _look_device() -> Finding:
-    """Run: pip install torch"""
+    """Run: python -m pip install torch"""
     import torch
 
     device = pick_device()
@@ -392,17 +400,17 @@ def _clip(folder: str) -> str:
 
 
 def _look_decord() -> Finding:
-    """Run: pip install decord2 (it imports as decord; never install decord beside it)"""
+    """Run: python -m pip install --force-reinstall --no-deps decord2 (it imports as decord; never install decord beside it)"""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         import decord
 
         frames = decord.VideoReader(_clip(folder), num_threads=1).get_batch([0, 7]).asnumpy()
     ok = bool(frames[1].mean() - frames[0].mean() > 150)
-    return Finding("decord", ok, "decodes a clip" if ok else "decodes a clip wrongly", "Run: pip install --force-reinstall decord2")
+    return Finding("decord", ok, "decodes a clip" if ok else "decodes a clip wrongly", (_look_decord.__doc__ or "").strip())
 
 
 def _look_av() -> Finding:
-    """Run: pip install av"""
+    """Run: python -m pip install av"""
     import av
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, av.open(_clip(folder)) as container:
@@ -411,7 +419,8 @@ def _look_av() -> Finding:
 
 
 def _look_kernel() -> Finding:
-    """Run: pip install ipykernel && python -m ipykernel install --sys-prefix"""
+    """Run: python -m pip install ipykernel && python -m ipykernel install --sys-prefix"""
+    importlib.import_module("ipykernel")
     from jupyter_client.kernelspec import KernelSpecManager
 
     program = KernelSpecManager().get_kernel_spec("python3").argv[0]
@@ -422,10 +431,18 @@ def _look_kernel() -> Finding:
 
 def _look_data() -> Finding:
     """Set TIMESCOPE_DATA to a folder that you may write to."""
-    folder = data_root()
+    return _writable("data folder", data_root())
+
+
+def _look_runs() -> Finding:
+    """Set TIMESCOPE_DATA to a folder that you may write to, or name one: --out DIR."""
+    return _writable("folder of runs", runs_root())
+
+
+def _writable(name: str, folder: Path) -> Finding:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
-        return Finding("data folder", True, f"{folder} is writable, {shutil.disk_usage(folder).free / 2**30:.0f} GiB free")
+        return Finding(name, True, f"{folder} is writable, {shutil.disk_usage(folder).free / 2**30:.0f} GiB free")
 
 
 def _look_checkpoint() -> Finding:

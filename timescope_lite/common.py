@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,13 +111,29 @@ def project_root() -> Path | None:
 
 
 def data_root() -> Path:
-    """Where built videos and caches go: $TIMESCOPE_DATA, else `data/` of the checkout, else the user's cache folder."""
-    if os.environ.get("TIMESCOPE_DATA"):
-        return Path(os.environ["TIMESCOPE_DATA"])
+    """Where built videos and caches go: $TIMESCOPE_DATA, else `data/` of the checkout, else the user's cache folder; the first that may be
+    written to. A $TIMESCOPE_DATA that may not be is announced by a warning.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "timescope_lite"
+    given, root = os.environ.get("TIMESCOPE_DATA"), project_root()
+    if given and _may_write(Path(given)):
+        return Path(given)
+    if given:
+        warnings.warn(f"the data folder {given} (TIMESCOPE_DATA) is read-only: what is built goes into {cache}", stacklevel=2)
+        return cache
+    return root / "data" if root is not None and _may_write(root / "data") else cache
+
+
+def runs_root() -> Path:
+    """Where runs go unless told otherwise: `runs/` of the checkout, or of `data_root()` where only the wheel is installed or the checkout is read-only."""
     root = project_root()
-    if root is not None and os.access(root / "data", os.W_OK):
-        return root / "data"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "timescope_lite"
+    return (root if root is not None and _may_write(root / "runs") else data_root()) / "runs"
+
+
+def _may_write(folder: Path) -> bool:
+    """Whether this folder may be written to; of one that is not there, whether it may be made."""
+    there = next((path for path in (folder, *folder.absolute().parents) if path.exists()), folder)
+    return there.is_dir() and os.access(there, os.W_OK)
 
 
 @contextmanager

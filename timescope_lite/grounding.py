@@ -19,8 +19,8 @@ from timescope_lite.intervals import Interval
 from timescope_lite.model.checkpoint import Checkpoint, from_manifest, load, write_tensors
 from timescope_lite.model.memory import Memory
 from timescope_lite.model.timescope import Coarse, TimeScope
-from timescope_lite.text import DIRECT, THINK
-from timescope_lite.video import stream_segments
+from timescope_lite.text import DIRECT, NUM_SECONDS, THINK
+from timescope_lite.video import probe, stream_segments
 
 TINY = Path(__file__).parent / "assets" / "tiny.safetensors"
 
@@ -132,10 +132,21 @@ def prompt_of(checkpoint: Checkpoint, task: str, think: bool = True) -> list[int
     return [*checkpoint.model.vocabulary.encode(task), THINK if think else DIRECT]
 
 
+def check_length(video: Path, fps: float = 1.0) -> float:
+    """The length of a video in seconds, from its list of frames. UserError, before anything is decoded, if the model's clock has no codes for it."""
+    duration_s = probe(video).duration_s
+    if duration_s * fps > NUM_SECONDS:
+        raise UserError(
+            f"{video} lasts {duration_s:.0f} s; the model's clock has codes for {NUM_SECONDS / fps:.0f} s: cut it into parts, each asked by itself"
+        )
+    return duration_s
+
+
 def feature_stream(checkpoint: Checkpoint, video: Path, fps: float = 1.0) -> Iterator[tuple[Tensor, int]]:
     """Segments of a video file as frame features (S, K, Cf) with the number of real frames; reads the file once, in bounded memory."""
     if checkpoint.encoder is None:
         raise UserError("this checkpoint reads symbolic frames and has no frame encoder; use one that was trained on pixels")
+    check_length(video, fps)
     size = checkpoint.encoder.config.image_size
     for segment in stream_segments(video, fps=fps, frames_per_segment=checkpoint.model.config.frames_per_segment, size=size):
         yield checkpoint.encoder.encode_pixels(torch.from_numpy(segment.pixels)), segment.num_valid

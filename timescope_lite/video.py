@@ -24,7 +24,7 @@ try:
     import decord
 
     decord.logging.set_level(decord.logging.QUIET)  # else it prints the content of a bad file
-except ImportError:  # no wheel for this platform: PyAV reads everything, announced for every file
+except (ImportError, AttributeError):  # no wheel for this platform, or half removed: PyAV reads everything, announced for every file
     decord = None
 
 # A time this close before a frame means that frame: Matroska rounds its timestamps to milliseconds.
@@ -251,7 +251,7 @@ def _is_cut_off(path: Path) -> bool:
 def _known_trouble(kind: str, packets: Sequence[_Packet], num_sync: int) -> str:
     """Why decord is known to be wrong about such a file, or "" (measured on files whose pixels carry the frame number)."""
     if decord is None:
-        return "decord is not installed"
+        return "decord is not installed, or damaged"
     if kind == "mpegts":
         return "it is an MPEG transport stream"
     if any(p.is_discard for p in packets):

@@ -1,4 +1,4 @@
-"""The first cell of every notebook: the package is there, the device is named, the profile is set. Local and on Colab."""
+"""The first cell of every notebook: the package is there, the device is named, the profile is set. Local, on Colab, Kaggle or a JupyterHub."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING
 
 from timescope_lite import __version__
 from timescope_lite.classroom import report  # noqa: F401  (a run's wall time counts from this import)
-from timescope_lite.common import Profile, UserError, data_root, get_profile, pick_device, pick_dtype, project_root
+from timescope_lite.common import Profile, UserError, get_profile, pick_device, pick_dtype, project_root, runs_root
 
 if TYPE_CHECKING:
     import torch
 
-# The one place that says where a machine without the package gets it: a name on the package index, or a "git+https" address
-# with a release tag. `timescope-lite report --record` writes the first cell of every notebook from it.
-INSTALL_FROM = "timescope-lite"
-PROTECTED = ("torch", "torchvision", "numpy")  # Colab brings its own, matched to its driver
+# The one place that says where this course is published: "owner/name" on GitHub, or nothing. From it follow where a machine without the package
+# gets it (the release tag there; else the name on the package index) and the Colab badges. `timescope-lite report --record` writes both.
+REPOSITORY = ""
+PROTECTED = ("torch", "torchvision", "numpy")  # a hosted machine brings its own, matched to its driver
+MODULES = {"decord2": "decord"}  # what a distribution is imported as, where the name differs
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,22 @@ class Setup:
     out: Path
 
 
+def install_from() -> str:
+    """What pip installs on a machine without the package."""
+    return f"git+https://github.com/{REPOSITORY}@v{__version__}" if REPOSITORY else "timescope-lite"
+
+
+def colab_address(notebook: Path) -> str:
+    """Where Colab opens a notebook of the published course; empty while it is not published."""
+    return f"https://colab.research.google.com/github/{REPOSITORY}/blob/main/notebooks/{Path(notebook).name}" if REPOSITORY else ""
+
+
 def first_cell() -> str:
     """The lines every notebook begins with (they work where the package is not installed yet)."""
     return (
         "import importlib.util\n\n"
         'if importlib.util.find_spec("timescope_lite") is None:\n'
-        f'    get_ipython().run_line_magic("pip", "install -q --no-deps {INSTALL_FROM}")\n'
+        f'    get_ipython().run_line_magic("pip", "install -q --no-deps {install_from()}")\n'
         'setup = importlib.import_module("timescope_lite.classroom.bootstrap").bootstrap()'
     )
 
@@ -49,16 +60,20 @@ def first_cell() -> str:
 def bootstrap(profile: str | None = None) -> Setup:
     """Set the profile (argument, else $TIMESCOPE_PROFILE, else smoke), print device and profile in one line, return the Setup.
 
-    On Colab it first installs the light packages that are missing and leaves torch and numpy alone. Safe to call again.
-    Raises UserError for an unknown profile, or if an install changed a protected package.
+    Where the package did not come with a checkout (Colab, Kaggle, a JupyterHub) it first installs the light packages that are missing and leaves
+    torch and numpy alone. Safe to call again. Raises UserError for an unknown profile, a torch that is missing or too old, an install that changed
+    a protected package or needs a restart, and if there is no folder to write into.
     """
     chosen = get_profile(profile or os.environ.get("TIMESCOPE_PROFILE") or "smoke")
     os.environ["TIMESCOPE_PROFILE"] = chosen.name
-    if on_colab():
+    if on_colab() or project_root() is None:
         install_missing()
     device = pick_device()
-    out = Path(os.environ.get("TIMESCOPE_OUT") or (project_root() or data_root()) / "runs" / "by_hand")
-    out.mkdir(parents=True, exist_ok=True)
+    out = Path(os.environ.get("TIMESCOPE_OUT") or runs_root() / "by_hand")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {out} ({error.strerror}): set TIMESCOPE_OUT to a folder that you may write to") from None
     setup = Setup(chosen, device, pick_dtype(device), out)
     print(describe(setup))
     return setup
@@ -93,34 +108,54 @@ def on_colab() -> bool:
 
 
 def missing_packages() -> list[str]:
-    """This package's main requirements that are not installed here, protected ones excepted (they are never installed)."""
+    """This package's main requirements that are not installed here, or too old. UserError if one of them is protected: those are never touched."""
+    from packaging.requirements import Requirement  # every Jupyter kernel brings it
+
     try:
-        wanted = importlib.metadata.requires("timescope-lite") or []
+        listed = importlib.metadata.requires("timescope-lite") or []
     except importlib.metadata.PackageNotFoundError:
         return []
-    light = [text for text in wanted if ";" not in text and re.match(r"[\w.-]+", text)[0] not in PROTECTED]  # type: ignore[index]
-    return [text for text in light if _version(re.match(r"[\w.-]+", text)[0]) is None]  # type: ignore[index]
+    wanted = [Requirement(text) for text in listed if ";" not in text]
+    missing = [r for r in wanted if not r.specifier.contains(_version(r.name) or "0", prereleases=True)]
+    for r in missing:
+        if r.name in PROTECTED:
+            here = f"{r.name} {_version(r.name)} is" if _version(r.name) else f"{r.name} is not"
+            raise UserError(
+                f"{here} installed here, this course needs {r.name}{r.specifier} and leaves it to you: run `pip install '{r.name}{r.specifier}'`, "
+                "or choose a newer runtime; then restart and run from the top"
+            )
+    return [str(r) for r in missing]
 
 
 def install_missing() -> None:
-    """pip-install what is missing with torch, torchvision and numpy pinned to what is there; UserError if one changed all the same."""
+    """pip-install what is missing with torch, torchvision and numpy pinned to what is there.
+
+    Raises UserError if pip failed, if one of the three changed all the same, or if something that is loaded already was replaced (restart).
+    """
     missing = missing_packages()
     if not missing:
         return
-    before = {name: _version(name) for name in PROTECTED}
-    loaded = {name for name in sys.modules if "." not in name}
+    names = [re.match(r"[\w.-]+", text)[0] for text in missing]  # type: ignore[index]
+    before = {name: _version(name) for name in (*PROTECTED, *names)}
     with tempfile.TemporaryDirectory() as folder:
         pins = Path(folder) / "constraints.txt"
-        pins.write_text("".join(f"{name}=={version}\n" for name, version in before.items() if version))
+        pins.write_text("".join(f"{name}=={before[name]}\n" for name in PROTECTED if before[name]))
         command = [sys.executable, "-m", "pip", "install", "-q", "-c", str(pins), *missing]
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f"could not install {', '.join(missing)}: {done.stderr.strip().splitlines()[-1:]}; install them by hand")
-    changed = [name for name, version in before.items() if _version(name) != version]
-    if changed:
-        again = " Restart the runtime, then run from the top." if loaded & set(changed) else ""
-        raise UserError(f"installing changed {changed[0]} from {before[changed[0]]} to {_version(changed[0])}: put it back.{again}")
+        said = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+        raise UserError(
+            f"could not install {', '.join(missing)}: {said}; connect to the network and run this cell again, or install by hand"
+        )
     importlib.invalidate_caches()
+    changed = [name for name, version in before.items() if version and _version(name) != version]
+    loaded = [name for name in changed if MODULES.get(name, name) in sys.modules]
+    again = " Restart the runtime, then run from the top." if loaded else ""
+    for name in changed:
+        if name in PROTECTED:
+            raise UserError(f"installing changed {name} from {before[name]} to {_version(name)}: put it back.{again}")
+    if loaded:
+        raise UserError(f"{loaded[0]} was loaded as {before[loaded[0]]} and is now {_version(loaded[0])}.{again}")
     print(f"installed: {', '.join(missing)}")
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from timescope_lite.common import UserError, from_mapping, read_json, write_json
-from timescope_lite.grounding import Grounding, describe, locate, open_video, prompt_of
+from timescope_lite.grounding import Grounding, check_length, describe, locate, open_video, prompt_of
 from timescope_lite.intervals import tiou
 from timescope_lite.model.checkpoint import Checkpoint
-from timescope_lite.text import NUM_SECONDS, Vocabulary
+from timescope_lite.text import Vocabulary
 from timescope_lite.video import probe
 
 
@@ -57,9 +57,7 @@ def read_events(path: Path, vocabulary: Vocabulary) -> tuple[Path, list[Event]]:
     if not isinstance(raw, dict) or not isinstance(raw.get("video"), str) or not isinstance(raw.get("events"), list) or not raw["events"]:
         raise UserError(f'events file {path}: expected {{"video": "NAME.mp4", "events": [...]}} with at least one event')
     video = path.parent / raw["video"]
-    duration_s = probe(video).duration_s
-    if duration_s > NUM_SECONDS:
-        raise UserError(f"{video} lasts {duration_s:.0f} s; the model's clock has codes for {NUM_SECONDS} s: cut it into parts")
+    duration_s = check_length(video)
     return video, [_event(row, f"{path.name}, event {n}", video, duration_s, vocabulary) for n, row in enumerate(raw["events"], start=1)]
 
 

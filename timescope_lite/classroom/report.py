@@ -13,6 +13,7 @@ from timescope_lite.common import UserError, atomic_path, read_json, write_json
 from timescope_lite.results import Metric, Result, read_result
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 RESERVED = ("profile", "out")  # parameters that the runner sets itself, in notebooks that declare them
 STAMP = "timescope_lite"  # key of a notebook's metadata: what its stored outputs were recorded with
 CLAIM = {
@@ -170,7 +171,11 @@ def title_of(notebook: Path) -> str:
 
 
 def write_shelves(readme: Path, notebooks_dir: Path, times: Path) -> None:
-    """Rewrite the README's block of shelves: every notebook with its title and measured minutes per recorded profile."""
+    """Rewrite the README's block of shelves: every notebook with its title, a Colab badge once the course is published, and measured minutes
+    per recorded profile.
+    """
+    from timescope_lite.classroom.bootstrap import colab_address
+
     recorded = read_json(times, "recorded times") if times.exists() else {}
     parts = []
     for shelf, numbers in SHELVES.items():
@@ -179,7 +184,8 @@ def write_shelves(readme: Path, notebooks_dir: Path, times: Path) -> None:
             if int(path.name[:2]) in numbers:
                 minutes = [recorded[p][path.stem]["wall_s"] / 60 if path.stem in recorded[p] else None for p in recorded]
                 cells = [f"{m:.1f}" if m is not None else "-" for m in minutes]
-                rows.append(" | ".join([f"| [{title_of(path)}]({notebooks_dir.name}/{path.name})", *cells]) + " |")
+                badge = f" [![Open in Colab]({BADGE})]({colab_address(path)})" if colab_address(path) else ""
+                rows.append(" | ".join([f"| [{title_of(path)}]({notebooks_dir.name}/{path.name}){badge}", *cells]) + " |")
         header = " | ".join([f"| {shelf}", *(f"minutes, {p}" for p in recorded)]) + " |\n|---|" + "--:|" * len(recorded)
         parts.append("\n".join([header, *(rows or ["| in preparation |" + " |" * len(recorded)])]))
     _write_if_changed(readme, replace_block(readme.read_text(encoding="utf-8"), "shelves", "\n\n".join(parts), readme.name))
@@ -204,8 +210,12 @@ def write_claim(readme: Path, result_file: Path) -> None:
 
 
 def write_measured(notebook: Path, times: Path) -> None:
-    """Rewrite the 'measured time and memory' line in a notebook's markdown, between its markers; UserError without markers."""
+    """Rewrite the 'measured time and memory' line in a notebook's markdown, between its markers, and the link to Colab of a published course
+    under it (no badge: a notebook fetches no picture). UserError without markers.
+    """
     import nbformat
+
+    from timescope_lite.classroom.bootstrap import colab_address
 
     recorded = read_json(times, "recorded times") if times.exists() else {}
     rows = [(profile, recorded[profile][notebook.stem]) for profile in recorded if notebook.stem in recorded[profile]]
@@ -214,6 +224,7 @@ def write_measured(notebook: Path, times: Path) -> None:
         for profile, row in rows
     ]
     line = f"Measured time and peak memory: {'; '.join(said) or 'not recorded yet'}."
+    line += f"\n\n[Open this notebook in Colab]({colab_address(notebook)})" if colab_address(notebook) else ""
     book = nbformat.read(notebook, as_version=4)
     cells = [cell for cell in book.cells if cell.cell_type == "markdown" and "<!-- measured:begin -->" in cell.source]
     if len(cells) != 1:

@@ -21,7 +21,7 @@ from typing import Any
 
 from timescope_lite import __version__
 from timescope_lite.classroom.report import RESERVED, format_value, headline
-from timescope_lite.common import UserError, data_root, get_profile, project_root, read_json, write_json
+from timescope_lite.common import UserError, get_profile, project_root, read_json, runs_root, write_json
 from timescope_lite.results import Result, peak_rss_bytes, read_result, versions
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -150,8 +150,8 @@ def stamp_of(folder: Path, notebook: Path) -> dict[str, Any] | None:
 
 
 def default_out(profile: str) -> Path:
-    """Where runs of a profile go unless told otherwise: runs/<profile> of the checkout, never below the current folder."""
-    return (project_root() or data_root()) / "runs" / get_profile(profile).name
+    """Where runs of a profile go unless told otherwise: <profile> in `runs_root()`, never below the current folder."""
+    return runs_root() / get_profile(profile).name
 
 
 def run_notebooks(
@@ -175,8 +175,8 @@ def run_notebooks(
     out = Path(out or default_out(profile)).resolve()
     planned = _plan([find_notebook(path) for path in paths], profile, parameters or {}, out, limit_s)
     running: dict[str, subprocess.Popen[bytes]] = {}
-    with _ipython_dir() as ipython_dir, ThreadPoolExecutor(jobs) as pool:
-        environment = _environment(profile, ipython_dir)
+    with ipython_dir() as quiet, ThreadPoolExecutor(jobs) as pool:
+        environment = _environment(profile, quiet)
         futures = [pool.submit(_finished_or_run, job, environment, resume, running) for job in planned]
         try:
             waiting = set(futures)
@@ -206,7 +206,7 @@ def _plan(notebooks: list[Path], profile: str, parameters: dict[str, Any], out: 
 
 
 @contextmanager
-def _ipython_dir() -> Iterator[str]:
+def ipython_dir() -> Iterator[str]:
     """A fresh IPYTHONDIR: no personal start-up files, no shared history, no warning about TCP at each kernel start."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         profile = Path(folder) / "profile_default"
@@ -215,9 +215,9 @@ def _ipython_dir() -> Iterator[str]:
         yield folder
 
 
-def _environment(profile: str, ipython_dir: str) -> dict[str, str]:
+def _environment(profile: str, quiet_dir: str) -> dict[str, str]:
     paths = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    extra = {"TIMESCOPE_PROFILE": profile, "IPYTHONDIR": ipython_dir, "PYTHONPATH": os.pathsep.join(paths)}
+    extra = {"TIMESCOPE_PROFILE": profile, "IPYTHONDIR": quiet_dir, "PYTHONPATH": os.pathsep.join(paths)}
     # The models are tiny: a second thread costs them more than it brings, and several kernels would fight for the cores.
     extra["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or "1"
     return {**os.environ, **extra}
@@ -352,6 +352,8 @@ def _explain(error: Exception, output: Path, job: Job) -> tuple[str, str]:
     if kind == "PapermillExecutionError":
         last = str(error.evalue).strip() or "no message"  # type: ignore[attr-defined]
         return f"{error.ename}: {last}", error.source  # type: ignore[attr-defined]
+    if _died_at_start(error) or kind == "NoSuchKernel":
+        return f"no kernel started ({error}); `timescope-lite doctor` says what is missing, the log beside this run what it said", ""
     cell = _last_started(output)
     if kind == "CellTimeoutError":
         return f"a cell ran longer than the {job.cell_timeout_s:g} s of profile {job.profile!r}", cell

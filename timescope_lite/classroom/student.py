@@ -6,6 +6,7 @@ its explanation is a folded block that says so. Hints stay.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from timescope_lite.classroom.checks.core import BEGIN, NOT_WRITTEN, to_stub
 from timescope_lite.classroom.report import STAMP
+from timescope_lite.classroom.runner import ipython_dir
 from timescope_lite.common import UserError, atomic_path
 
 if TYPE_CHECKING:
@@ -66,9 +68,11 @@ def prove_student_version(path: Path, timeout_s: float = 120.0) -> str:
     if first is None:
         return "(no exercise)"
     book.cells = book.cells[: first + 2]
-    NotebookClient(
+    client = NotebookClient(
         book, timeout=timeout_s, kernel_name="python3", allow_errors=True, resources={"metadata": {"path": str(path.parent)}}
-    ).execute()
+    )
+    with ipython_dir() as quiet:
+        client.execute(env={**os.environ, "IPYTHONDIR": quiet})
     said = {i: _error(cell) for i, cell in enumerate(book.cells)}
     early = [i for i, error in said.items() if error and i < first + 1]
     if early:
