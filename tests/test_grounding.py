@@ -210,7 +210,7 @@ def test_encode_keeps_both_memories(checkpoint_file, mini, tmp_path):
     manifest = json.loads(grounding.encode(mini[0] / "mini_000.mp4", tmp_path / "memory", checkpoint=checkpoint_file, r=8).read_text())
     hvr, dvr = load_file(tmp_path / "memory" / "hvr.safetensors"), load_file(tmp_path / "memory" / "dvr.safetensors")
     assert manifest["segments"] == 4 and manifest["frames"] == 64
-    assert dvr["layer0.k"].shape == (1, 4, 64, 32) and hvr["layer0.k"].shape == (1, 4, 8, 32)
+    assert dvr["layer0.k"].shape == (1, 2, 64, 64) and hvr["layer0.k"].shape == (1, 2, 8, 64)
 
 
 def test_reasoning_is_told_in_plain_words(checkpoint_file):

@@ -85,8 +85,8 @@ def _form(path: Path, book: NotebookNode) -> list[str]:
         declared_parameters(path)
     except UserError as error:
         found.append(str(error))
-    if code and statistics.median(len(cell.source.splitlines()) for cell in code) > 10:
-        found.append("the median code cell has more than 10 lines")
+    if code and statistics.median(len(cell.source.splitlines()) for cell in code) > 13:  # of 100 columns
+        found.append("the median code cell has more than 13 lines")
     if _tagged(book, "raises-exception"):
         found.append("an expected error is tagged raises-exception; catch it with try/except")
     texts = [cell.source for cell in book.cells] + [_text(cell) for cell in code]
@@ -308,7 +308,7 @@ def printing(cell: int, text: str) -> Callable[[NotebookNode], None]:
         (edit(4, source="seed = 1 + other"), "name = literal"),
         (lambda book: book.cells[5].metadata.update(tags=["parameters"]), "only one tagged parameters"),
         (lambda book: book.cells.insert(4, nbformat.v4.new_code_cell("1", execution_count=1)), "after the bootstrap cell"),
-        (lambda book: [cell.update(source="x = 1\n" * 11) for cell in book.cells[12:]], "more than 10 lines"),
+        (lambda book: [cell.update(source="x = 1\n" * 14) for cell in book.cells[12:]], "more than 13 lines"),
         (lambda book: book.cells[-1].metadata.update(tags=["raises-exception"]), "raises-exception"),
         (edit(12, source="open('/home/' 'ada/notes')".replace("' '", "")), "personal path: /home/a"),
         (output(5, data={"text/plain": f"{ROOT}"}), "personal path"),
