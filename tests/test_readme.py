@@ -34,6 +34,7 @@ def stage(tmp_path_factory):
     quick = train.Recipe("two_stage", FramePhase(stories=3, frames_per_story=16, steps=2, batch=16), small.phases[-1:], pool_frames=256)
     patch.setattr(train, "recipe", lambda profile, system, depth: quick)
     patch.setattr(dials, "POINTS", {})
+    patch.setattr(dials, "draw", lambda out: out)
     video = build("sample", root=folder, progress=False)
     item = read_questions(video)[0]
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in ('out = ""\nseed = 1', NOTEBOOK)])

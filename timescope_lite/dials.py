@@ -63,7 +63,6 @@ POINTS = {
     "S=8": Dial(S=8, r=8),
     "S=32": Dial(S=32),
     "r=8": Dial(r=8),
-    "r=4": Dial(r=4),
     "joint": Dial(joint=True),
     "K=2": Dial(K=2),
 }
