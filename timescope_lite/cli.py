@@ -276,7 +276,7 @@ def _record(runs: Path) -> Path:
         pages.write_first_cell(notebook)
         pages.write_measured(notebook, times)
     pages.write_shelves(root / "README.md", root / "notebooks", times)
-    for picture in sorted(runs.rglob("07_progressive_grounding/timeline.png"))[-1:]:
+    for picture in sorted(runs.rglob("00_start_here/timeline.png"))[-1:]:
         shutil.copyfile(picture, root / "figures" / "hero.png")
     claim = root / "data" / "results" / "sealed-short" / "result.json"
     if claim.is_file():
