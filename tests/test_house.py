@@ -164,7 +164,10 @@ def plain(command: str) -> str:
 
 def make_says(*arguments: str) -> list[str]:
     """The commands that `make` would run, in plain form; the install is forced to be among them."""
-    done = subprocess.run(["make", "-n", *arguments, "-W", "pyproject.toml"], cwd=ROOT, capture_output=True, text=True)
+    own = {
+        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES")
+    }  # not those of `make release`
+    done = subprocess.run(["make", "-n", *arguments, "-W", "pyproject.toml"], cwd=ROOT, capture_output=True, text=True, env=own)
     assert done.returncode == 0, f"make {' '.join(arguments)}: {done.stderr}"
     commands = [plain(line) for line in done.stdout.replace("\\\n", " ").splitlines()]
     return [c for c in commands if re.match(r"python -m (pip|pytest|build)|ruff|mypy|timescope-lite", c)]
