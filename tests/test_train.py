@@ -197,7 +197,7 @@ def test_rivals_lie_around_the_video_and_on_the_clock():
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(UserError, match="unknown profile 'huge': expected one of smoke, lab, full"):
+    with pytest.raises(UserError, match="unknown profile 'huge': expected one of smoke, lab, long, full"):
         recipe("huge")
     with pytest.raises(UserError, match="no recipe for the system 'magic': expected one of two_stage, "):
         recipe("lab", "magic")
@@ -207,6 +207,12 @@ def test_one_dial_for_the_size():
     tiny, base = decoder_of(4), decoder_of(8)
     assert tiny == DecoderConfig() and base.width == 2 * tiny.width and base.layers == 2 * base.heads == 8
     assert recipe("full").decoder == base and recipe("lab", depth=6).decoder == decoder_of(6)
+
+
+def test_long_is_lab_with_a_longer_end():
+    lab, long = recipe("lab"), recipe("long")
+    assert [long.key(n, 0) == lab.key(n, 0) for n in range(len(lab.phases))] == [True] * 5 + [False], "what they share is trained once"
+    assert [p.steps for p in long.phases] == [p.steps for p in lab.phases[:-1]] + [2 * lab.phases[-1].steps]
 
 
 # --- checkpoints ---

@@ -155,13 +155,13 @@ def data_check(split: Split = "dev", seed: Seed = None, out: Path | None = None,
 
 @app.command()
 def train(
-    profile: Profile = "smoke",
+    profile: Annotated[str, typer.Option(help="smoke, lab, long (lab with a longer end) or full.")] = "smoke",
     system: Annotated[
         str, typer.Option(help="two_stage, or a control: two_stage_no_cot, single_stage, single_stage_long, uniform, dense, focus.")
     ] = "two_stage",
     seed: int = 0,
     depth: Annotated[int | None, typer.Option(help="Layers; width, heads and MLP follow. The profile's without it: 4, full 8.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/train-PROFILE/SYSTEM of the checkout without it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/train/PROFILE-SYSTEM of the checkout without it.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last durable state.")] = False,
 ) -> None:
     """Train a model: frames, dense pre-training, two stages of fine-tuning. What systems have in common is trained once."""

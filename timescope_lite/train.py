@@ -334,11 +334,16 @@ class Recipe:
 
 
 TRAINED_SYSTEMS = ("two_stage", "two_stage_no_cot", "single_stage", "single_stage_long", "uniform", "dense", "focus")
-SCALES = {
-    "smoke": (0.004, 4),
-    "lab": (1.0, 4),
-    "full": (2.0, 8),
-}  # profile -> how many times the steps of lab, and the depth of the decoder
+@dataclass(frozen=True)
+class Scale:
+    """A profile of training: how many times the steps of lab, how many times those of its last phase, and the depth of the decoder."""
+
+    steps: float = 1.0
+    last: float = 1.0
+    depth: int = 4
+
+
+SCALES = {"smoke": Scale(steps=0.004), "lab": Scale(), "long": Scale(last=2.0), "full": Scale(steps=2.0, depth=8)}
 
 
 def decoder_of(depth: int) -> DecoderConfig:
@@ -347,17 +352,18 @@ def decoder_of(depth: int) -> DecoderConfig:
 
 
 def recipe(profile: str, system: str = "two_stage", depth: int | None = None) -> Recipe:
-    """`smoke` proves that it runs, `lab` trains tiny on CPU cores, `full` trains base, twice the steps at twice the depth. UserError for an unknown name.
+    """`smoke` proves that it runs, `lab` trains tiny on CPU cores, `long` is lab with a last phase of twice the steps (the committed weights), `full` trains
+    base, twice the steps at twice the depth. UserError for an unknown name.
 
     Each cue is learned alone before it is asked for together with others: in a world of chapters a model that has found the place has no reason left to
-    look for the activity (docs/LOG.md). The controls share all phases up to `dense` (the one without reasoning, which never sees a chain, up to `sharpen`) and
+    look for the activity (docs/LOG.md). The controls share all phases up to `dense2` (the one without reasoning, which never sees a chain, only `words`) and
     get as many steps after it.
     """
     if profile not in SCALES:
         raise UserError(f"unknown profile {profile!r}: expected one of {', '.join(SCALES)}")
     if system not in TRAINED_SYSTEMS:
         raise UserError(f"no recipe for the system {system!r}: expected one of {', '.join(TRAINED_SYSTEMS)}")
-    scale, own_depth = SCALES[profile]
+    scale = SCALES[profile]
     think = 0.0 if system == "two_stage_no_cot" else 0.6
     phases = (
         Phase("words", 2000, ((1.0, (32,)),), WORDS, think=0.0, coarse=0.2),
@@ -366,14 +372,15 @@ def recipe(profile: str, system: str = "two_stage", depth: int | None = None) ->
         *_fine_tuning(system, think),
     )
     frames = FramePhase(stories=8, frames_per_story=64, steps=20, batch=64) if profile == "smoke" else FramePhase()
-    scaled = tuple(dataclasses.replace(phase, steps=max(4, round(phase.steps * scale))) for phase in phases)
-    return Recipe(system, frames, scaled, decoder=decoder_of(depth or own_depth), pool_frames=80_000 if scale >= 1 else 4_000)
+    times = [scale.steps] * (len(phases) - 1) + [scale.steps * scale.last]
+    scaled = tuple(dataclasses.replace(phase, steps=max(4, round(phase.steps * by))) for phase, by in zip(phases, times, strict=True))
+    return Recipe(system, frames, scaled, decoder=decoder_of(depth or scale.depth), pool_frames=80_000 if scale.steps >= 1 else 4_000)
 
 
 def _fine_tuning(system: str, think: float) -> tuple[Phase, ...]:
-    """The two stages of SFT, 200 and 1,600 steps for every system: plain localisation, then (two-stage) coarse-to-fine with temporal augmentation.
+    """The two stages of SFT, in lab 200 and 1,600 steps for every system: plain localisation, then (two-stage) coarse-to-fine with temporal augmentation.
 
-    The last 1,000 of them take shorter videos: a step then holds up to four times as many questions, and a reloaded window looks the same in all. An hour
+    The last phase takes shorter videos: a step then holds up to four times as many questions, and a reloaded window looks the same in all. An hour
     now and then keeps the coarse stage in practice.
 
     `single_stage_long` gets three times as many: a control must not lose by starvation.
@@ -470,9 +477,9 @@ def main(
     system: str = "two_stage",
     depth: int | None = None,
 ) -> Path:
-    """Train by profile into `out` (default: runs/train-PROFILE/SYSTEM of the checkout or of the current folder) and say where the checkpoint is."""
+    """Train by profile into `out` (default: runs/train/PROFILE-SYSTEM of the checkout or of the current folder) and say where the checkpoint is."""
     plan = recipe(profile, system, depth)
-    path = train(plan, out or (project_root() or Path.cwd()) / "runs" / f"train-{profile}" / system, seed, resume)
+    path = train(plan, out or (project_root() or Path.cwd()) / "runs" / "train" / f"{profile}-{system}", seed, resume)
     print(f"checkpoint: {path}")
     return path
 
