@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from timescope_lite import bench
 from timescope_lite.common import UserError
-from timescope_lite.corpus import Mix, Pile, SymbolicSource
+from timescope_lite.corpus import Mix, Pile, PixelSource, SymbolicSource
+from timescope_lite.grounding import TINY
 from timescope_lite.model.checkpoint import from_manifest, load, same_encoder, save, write_manifest
 from timescope_lite.model.decoder import DecoderConfig
 from timescope_lite.model.frame_encoder import FrameEncoder, FrameEncoderConfig
 from timescope_lite.model.timescope import ModelConfig, TimeScope
+from timescope_lite.results import read_result
 from timescope_lite.text import ABSENT, NUM_SECONDS, TIME_LOSS, Vocabulary, Writer
 from timescope_lite.train import (
     CURRICULUM,
@@ -109,7 +112,7 @@ def test_a_recipe_runs_is_killed_and_goes_on(tmp_path, monkeypatch):
     short = tuple(dataclasses.replace(p, steps=4, lengths=((1.0, (64,)),)) for p in plan.phases[-3:])
     frames = FramePhase(stories=3, frames_per_story=16, steps=3, batch=16)
     plan = dataclasses.replace(plan, phases=short, frames=frames, pool_frames=256)
-    real = Trainer._one_step
+    real = Trainer.one_step
     count = iter(range(1000))
 
     def dies(self):
@@ -117,10 +120,10 @@ def test_a_recipe_runs_is_killed_and_goes_on(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         real(self)
 
-    monkeypatch.setattr(Trainer, "_one_step", dies)
+    monkeypatch.setattr(Trainer, "one_step", dies)
     with pytest.raises(KeyboardInterrupt):
         train(plan, tmp_path / "run", every_minutes=0)
-    monkeypatch.setattr(Trainer, "_one_step", real)
+    monkeypatch.setattr(Trainer, "one_step", real)
     with pytest.raises(UserError, match="holds a training already; add --resume"):
         train(plan, tmp_path / "run")
     with pytest.raises(UserError, match="cannot resume .*: 'seed' differs"):
@@ -142,8 +145,8 @@ def test_what_two_systems_have_in_common_is_trained_once(tmp_path, monkeypatch):
         )
 
     taken = []
-    real = Trainer._one_step
-    monkeypatch.setattr(Trainer, "_one_step", lambda self: (taken.append(self.phase.name), real(self))[1])
+    real = Trainer.one_step
+    monkeypatch.setattr(Trainer, "one_step", lambda self: (taken.append(self.phase.name), real(self))[1])
     first = load(train(short("two_stage"), tmp_path / "two_stage"))
     assert taken == [p.name for p in short("two_stage").phases for _ in range(2)]
     taken.clear()
@@ -279,3 +282,24 @@ def test_a_full_disk_leaves_the_previous_checkpoint(saved, monkeypatch):
     with pytest.raises(UserError, match=r"cannot write .*tiny.safetensors \(No space left on device\); what stood there is kept"):
         save(path, model, encoder, {})
     assert path.read_bytes() == before and len(list(path.parent.iterdir())) == 1
+
+
+def test_an_encoder_can_be_trained_together_with_the_decoder(tmp_path, monkeypatch):
+    monkeypatch.setattr("timescope_lite.train.FRAMES_PER_STEP", 64)
+    result = read_result(bench.joint(tmp_path, steps=4, videos=1))
+    assert {key.split("/")[0] for key in result.metrics} == {"frozen", "joint", "joint_from_random"}
+    assert all(result.metrics[f"{name}/all/s_per_step"].value > 0 for name in ("frozen", "joint"))
+    with pytest.raises(UserError, match="steps=3: expected 4 or more"):
+        bench.joint(tmp_path, steps=3)
+
+
+def test_the_loss_reaches_the_encoder_through_a_joint_pile():
+    ready = load(TINY)
+    domains = list(load_domains().values())
+    encoder = ready.encoder.requires_grad_(True)
+    pile = bench._JointPile(domains, bench._Pictures(encoder, domains), Writer(ready.model.vocabulary, domains), 0)
+    batch = pile.batch(0, 32, 2, 4, Mix({"place": 1.0}))
+    plain = Pile(domains, PixelSource(encoder, domains), Writer(ready.model.vocabulary, domains), 0).batch(0, 32, 2, 4, Mix({"place": 1.0}))
+    assert torch.allclose(batch.features, plain.features, atol=1e-4) and torch.equal(batch.tokens, plain.tokens)
+    loss_of(ready.model, batch, 1, "all")[0].backward()
+    assert encoder.stem[0].weight.grad.abs().sum() > 0

@@ -1,23 +1,34 @@
-"""How the cost grows with the length of a video: seconds, attended KV, device-resident KV, process RSS, beside what dense attention would hold."""
+"""What it costs. `scale`: seconds, attended KV, device-resident KV and process RSS as a video grows, beside what dense attention would hold. `joint`: what
+training the frame encoder together with the decoder would bring, and what a step then costs.
+"""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from timescope_lite.common import UserError, pick_device
+from timescope_lite.corpus import Batch, CachedSource, Mix, Pile, PixelSource, tell_one
 from timescope_lite.grounding import TINY, feature_stream, locate, prompt_of
 from timescope_lite.model.checkpoint import Checkpoint, load
+from timescope_lite.model.frame_encoder import FrameEncoder
 from timescope_lite.model.memory import process_rss
+from timescope_lite.model.timescope import ModelConfig, TimeScope
 from timescope_lite.results import Metric, write_result
+from timescope_lite.text import Writer
+from timescope_lite.train import FEATURE_GAIN, Phase, Trainer, free_running, recipe
 from timescope_lite.video import write_mp4
-from timescope_lite.world.domain import load_domains
+from timescope_lite.world.domain import Domain, load_domains
 from timescope_lite.world.render import render_video
-from timescope_lite.world.story import tell
+from timescope_lite.world.story import Story, StoryConfig, tell
 
 MINUTES = (5, 15, 60)
 
@@ -62,3 +73,68 @@ def _watched(segments: Iterator[tuple[Tensor, int]], seen: list[int]) -> Iterato
     for segment in segments:
         seen.append(process_rss())
         yield segment
+
+
+class _Pictures(PixelSource):
+    """Stories with their pictures, uint8 (F, 64, 64, 3), where other sources give features: for an encoder that is still learning."""
+
+    def draw(self, domains: Sequence[Domain], num_seconds: int, seed: tuple[int, ...], config: StoryConfig) -> tuple[Story, Tensor]:
+        story, rng = tell_one(domains, num_seconds, seed, config)
+        return story, torch.cat(list(self.pictures(story, rng)))
+
+
+class _JointPile(Pile):
+    """A pile whose features carry the gradient back into the encoder."""
+
+    def batch(self, step: int, num_seconds: int, videos: int, questions: int, mix: Mix, stride: int = 1) -> Batch:
+        drawn = super().batch(step, num_seconds, videos, questions, mix, stride)
+        assert isinstance(self.source, _Pictures)
+        images = drawn.features.flatten(0, 1).permute(0, 3, 1, 2).float() / 255
+        features = self.source.encoder(images).unflatten(0, drawn.features.shape[:2])
+        return dataclasses.replace(drawn, features=features)
+
+
+def joint(out: Path, steps: int = 300, checkpoint: Path | None = None, seed: int = 0, videos: int = 24) -> Path:
+    """Train the first phase three times for `steps` steps and write result.json into `out`: with the frame encoder of the checkpoint frozen and its
+    features cached; with the same encoder trained further together with the decoder; and with an encoder that starts from random weights.
+
+    R1@0.5 is free-running, on stories that none of them drew; `s_per_step` is the median over the steps.
+    """
+    if steps < 4:
+        raise UserError(f"steps={steps}: expected 4 or more")
+    ready = load(checkpoint or TINY)
+    domains, phase = list(load_domains().values()), dataclasses.replace(recipe("lab").phases[0], steps=steps)
+    assert ready.encoder is not None
+    torch.manual_seed(seed)
+    untrained = FrameEncoder(ready.encoder.config)
+    pictures = torch.cat([_Pictures(untrained, domains).draw(domains, 32, (seed, 5, i), StoryConfig())[1] for i in range(64)])
+    untrained.standardise(pictures.permute(0, 3, 1, 2).float() / 255)
+    metrics: dict[str, Metric] = {}
+    for name, encoder in (("frozen", ready.encoder), ("joint", copy.deepcopy(ready.encoder)), ("joint_from_random", untrained)):
+        metrics |= _learned(name, encoder, domains, phase, ready, seed, videos)
+    config = {"steps": steps, "videos": videos, "phase": dataclasses.asdict(phase), "checkpoint": ready.about}
+    return write_result(out, name="bench-joint", metrics=metrics, config=config, seed=seed)
+
+
+def _learned(
+    name: str, encoder: FrameEncoder, domains: list[Domain], phase: Phase, ready: Checkpoint, seed: int, videos: int
+) -> dict[str, Metric]:
+    source, writer = PixelSource(encoder, domains), Writer(ready.model.vocabulary, domains)
+    torch.manual_seed(seed)
+    model = TimeScope(
+        ModelConfig(ready.model.config.decoder, source.width, feature_gain=FEATURE_GAIN, can_say_absent=True), ready.model.vocabulary
+    )
+    model.align(source.directions())
+    if name == "frozen":
+        trainer = Trainer(model, Pile(domains, CachedSource(source, seed), writer, seed), phase)
+    else:
+        trainer = Trainer(model, _JointPile(domains, _Pictures(encoder.train().requires_grad_(True), domains), writer, seed), phase)
+        trainer.adam.add_param_group({"params": list(encoder.stem.parameters()) + list(encoder.project.parameters())})
+    times = []
+    while trainer.step < phase.steps:
+        started = time.perf_counter()
+        trainer.run(until=trainer.step + 1, report_every=phase.steps)
+        times.append(time.perf_counter() - started)
+    right = free_running(model, Pile(domains, PixelSource(encoder.eval(), domains), writer, seed), phase, videos)
+    found = {f"{name}/{kind.replace('r1@0.5', 'all')}/r1@0.5": Metric(value) for kind, value in right.items()}
+    return found | {f"{name}/all/s_per_step": Metric(float(np.median(times)))}

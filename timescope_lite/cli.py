@@ -197,6 +197,12 @@ def bench_scale(
     _print(read_json(path, "result file") if as_json else None, as_json, str(path))
 
 
+@bench_app.command("joint")
+def bench_joint(out: Annotated[Path, typer.Option()], steps: int = 300, checkpoint: Checkpoint = None, seed: int = 0) -> None:
+    """A frozen frame encoder beside one that is trained together with the decoder: what a step costs and what is learned. About 15 minutes of one core."""
+    print(_call("bench", "joint")(out, steps, checkpoint, seed))
+
+
 @bench_app.command("dials")
 def bench_dials(
     out: Annotated[Path, typer.Option()],

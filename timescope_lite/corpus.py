@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -105,7 +105,7 @@ class SymbolicSource:
 
     def draw(self, domains: Sequence[Domain], num_seconds: int, seed: tuple[int, ...], config: StoryConfig) -> tuple[Story, Tensor]:
         """A story and its features (F, K, width)."""
-        story, rng = _tell_one(domains, num_seconds, seed, config)
+        story, rng = tell_one(domains, num_seconds, seed, config)
         return story, self.features(story, rng)
 
     def directions(self) -> dict[str, Tensor]:
@@ -121,19 +121,21 @@ class PixelSource:
         self.encoder, self.symbols, self.batch_frames = encoder, Symbols(domains), batch_frames
         self.width, self.tokens_per_frame = encoder.config.feature_width, encoder.config.tokens_per_frame
 
-    def features(self, story: Story, rng: np.random.Generator) -> Tensor:
-        """(F, K, width); the pictures carry the noise that a video codec leaves."""
+    def pictures(self, story: Story, rng: np.random.Generator) -> Iterator[Tensor]:
+        """uint8 (n, 64, 64, 3) in turn, with the noise that a video codec leaves."""
         seconds = np.arange(story.num_seconds, dtype=float)
-        parts = []
         for at in range(0, story.num_seconds, self.batch_frames):
             chosen = slice(at, at + self.batch_frames)
             pixels = to_model_size(render_frames(story.domain, story.states[chosen], seconds[chosen]))
-            parts.append(self.encoder.encode_pixels(torch.from_numpy(like_a_codec(pixels, rng))))
-        return torch.cat(parts)
+            yield torch.from_numpy(like_a_codec(pixels, rng))
+
+    def features(self, story: Story, rng: np.random.Generator) -> Tensor:
+        """(F, K, width)."""
+        return torch.cat([self.encoder.encode_pixels(part) for part in self.pictures(story, rng)])
 
     def draw(self, domains: Sequence[Domain], num_seconds: int, seed: tuple[int, ...], config: StoryConfig) -> tuple[Story, Tensor]:
         """A story and its features (F, K, width)."""
-        story, rng = _tell_one(domains, num_seconds, seed, config)
+        story, rng = tell_one(domains, num_seconds, seed, config)
         return story, self.features(story, rng)
 
     def directions(self) -> dict[str, Tensor]:
@@ -163,7 +165,7 @@ class CachedSource:
         number = int(np.random.default_rng(seed).integers(len(features)))
         key, own = (num_seconds, number), (self.seed, num_seconds, number)
         if key not in self._stories:
-            self._stories[key] = _tell_one(domains, num_seconds, own, config)[0]
+            self._stories[key] = tell_one(domains, num_seconds, own, config)[0]
         if not known[number]:
             features[number] = self.source.draw(domains, num_seconds, own, config)[1].half().numpy()
             known[number] = 1
@@ -195,7 +197,8 @@ class CachedSource:
         return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
 
 
-def _tell_one(domains: Sequence[Domain], num_seconds: int, seed: tuple[int, ...], config: StoryConfig) -> tuple[Story, np.random.Generator]:
+def tell_one(domains: Sequence[Domain], num_seconds: int, seed: tuple[int, ...], config: StoryConfig) -> tuple[Story, np.random.Generator]:
+    """A story of one of the domains, and the generator for the noise on its pictures; both follow from the seed."""
     rng = np.random.default_rng((*seed, 1))
     return tell(domains[int(rng.integers(len(domains)))], num_seconds, seed, config), rng
 

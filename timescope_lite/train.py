@@ -224,7 +224,7 @@ class Trainer:
         until = self.phase.steps if until is None else min(until, self.phase.steps)
         bar = tqdm(initial=self.step, total=until, desc=self.phase.name, disable=None)  # time left; silent where nobody watches
         while self.step < until:
-            self._one_step()
+            self.one_step()
             bar.update()
             if self.step % report_every == 0 or self.step == until:
                 self._report((time.time() - started) / (self.step - first))
@@ -256,7 +256,7 @@ class Trainer:
                     state.setdefault(int(number), {})[what] = tensor
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
-    def _one_step(self) -> None:
+    def one_step(self) -> None:
         phase = self.phase
         rng = np.random.default_rng((self.pile.seed, self.step, 7))
         seconds = phase.draw_length(self.step, rng)
@@ -334,6 +334,8 @@ class Recipe:
 
 
 TRAINED_SYSTEMS = ("two_stage", "two_stage_no_cot", "single_stage", "single_stage_long", "uniform", "dense", "focus")
+
+
 @dataclass(frozen=True)
 class Scale:
     """A profile of training: how many times the steps of lab, how many times those of its last phase, and the depth of the decoder."""

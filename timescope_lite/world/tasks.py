@@ -288,7 +288,7 @@ def solve(
     """
     rows, signs = story.states, SIGNS.get(kind, 0)
     if kind in {"activity", "effect"}:
-        return _word_runs(rows, None, int(word or 0)) if kind == "activity" else _runs(rows[:, EFFECT] == effect)
+        return _word_runs(rows, None, int(word or 0)) if kind == "activity" else runs(rows[:, EFFECT] == effect)
     if kind in ASKED_ABOUT:
         targets = _follow_signs(rows, set(rows[rows[:, EFFECT] == effect, PLACE].tolist()), signs)
         behind = {
@@ -303,7 +303,7 @@ def solve(
         return []
     target = int(targets.pop())
     if kind in {"place", "next_place"}:
-        return _runs(rows[:, PLACE] == target)
+        return runs(rows[:, PLACE] == target)
     found = _word_runs(rows, target, int(word if word is not None else -1))
     if kind in {"order", "order_at"}:
         return [run for first in found for run in _next_run(rows, target, int(word or 0), first[1])]
@@ -329,16 +329,16 @@ def _next_run(rows: np.ndarray, place: int, word: int, second: int) -> list[tupl
     if len(later) == 0:
         return []
     start = second + int(later[0])
-    end = next(run[1] for run in _runs(doing == doing[start]) if run[0] <= start < run[1])
+    end = next(run[1] for run in runs(doing == doing[start]) if run[0] <= start < run[1])
     return [(start, end)] if (rows[start:end, PLACE] == place).all() else []
 
 
 def _word_runs(rows: np.ndarray, place: int | None, word: int) -> list[tuple[int, int]]:
     track, number = divmod(word, NUM_ACTIVITIES)
     doing = rows[:, TRACK0 + track] == number + 1
-    return _runs(doing if place is None else doing & (rows[:, PLACE] == place))
+    return runs(doing if place is None else doing & (rows[:, PLACE] == place))
 
 
-def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
+def runs(flags: np.ndarray) -> list[tuple[int, int]]:
     edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
     return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
