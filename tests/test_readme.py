@@ -40,6 +40,7 @@ def stage(tmp_path_factory):
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in ('out = ""\nseed = 1', NOTEBOOK)])
     book.cells[0].metadata["tags"] = ["parameters"]
     nbformat.write(book, folder / "04_tiny.ipynb")
+    (folder / "grid.toml").write_text(f'notebook = "{folder / "04_tiny.ipynb"}"\nabout = "two seeds"\nseeds = [1, 2]\n')
     yield {"folder": folder, "video": video / item.video, "task": item.text}
     patch.undo()
 
@@ -50,6 +51,7 @@ def arguments_of(command: str, stage: dict) -> list[str]:
     assert words[0] == "timescope-lite"
     out = str(stage["folder"] / re.sub(r"\W+", "_", command))
     swap = {"VIDEO": str(stage["video"]), "TASK": stage["task"], "DIR": out, "notebooks/*.ipynb": str(stage["folder"] / "04_tiny.ipynb")}
+    swap |= {"grids/progressive_grounding.toml": str(stage["folder"] / "grid.toml")}
     given = [swap.get(word, "smoke" if word == "lab" else word) for word in words[1:]]
     if given[0] == "run":
         given = [str(stage["folder"] / "04_tiny.ipynb") if word == "04" else word for word in given] + [

@@ -222,7 +222,7 @@ def test_a_run_with_other_parameters_is_not_what_a_reader_gets(tmp_path: Path) -
 def test_an_int_is_a_fine_float_and_none_takes_anything(tmp_path: Path) -> None:
     book = make(tmp_path / "a.ipynb")
     book.write_text(book.read_text().replace('label = \\"plain\\"', "label = None"))
-    assert runner._checked(book, {"share": 1, "label": [2]}, {"profile": "lab", "out": "x", "more": 1}) == {
+    assert runner.checked(book, {"share": 1, "label": [2]}, {"profile": "lab", "out": "x", "more": 1}) == {
         "share": 1,
         "label": [2],
         "profile": "lab",

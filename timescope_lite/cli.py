@@ -13,11 +13,14 @@ import tempfile
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from timescope_lite.common import UserError, data_root, pick_device, pick_dtype, project_root, read_json, runs_root
+
+if TYPE_CHECKING:
+    from timescope_lite.classroom.runner import RunResult
 
 NAME = "timescope-lite"
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, help="Temporal grounding in long videos.")
@@ -219,7 +222,10 @@ def bench_dials(
 
 @app.command()
 def run(
-    notebooks: Annotated[list[str] | None, typer.Argument(help="Paths, names or numbers; every notebook without any.")] = None,
+    notebooks: Annotated[
+        list[str] | None,
+        typer.Argument(help="Paths, names or numbers; every notebook without any. Or one grid, a file that ends in .toml."),
+    ] = None,
     profile: Profile = "smoke",
     parameter: Annotated[
         list[str] | None, typer.Option("-p", "--parameter", help="NAME VALUE, as in the notebook's parameters cell.")
@@ -230,14 +236,26 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run notebooks headlessly, print one table and write a report; exit status 1 if any failed."""
-    from timescope_lite.classroom import report, runner
+    from timescope_lite.classroom import grid, runner
 
+    if any(name.endswith(".toml") for name in notebooks or []):
+        if len(notebooks or []) > 1 or parameter:
+            raise UserError("a grid runs alone, with the parameters in its file: name one .toml and neither notebooks nor -p")
+        cells = grid.run_grid(Path((notebooks or [""])[0]), profile, jobs, resume, out)
+        folder = grid.folder_of(Path((notebooks or [""])[0]), profile, out)
+        _finish_run(cells, folder, as_json, f"table: {folder / 'table.csv'}\n")
     paths = notebooks or [str(path) for path in _all_notebooks()]
     given = {name: _literal(value) for name, _, value in (text.partition("=") for text in parameter or [])}
     folder = out or runner.default_out(profile)
-    results = runner.run_notebooks(paths, profile=profile, parameters=given, jobs=jobs, out=folder, resume=resume)
+    _finish_run(runner.run_notebooks(paths, profile=profile, parameters=given, jobs=jobs, out=folder, resume=resume), folder, as_json)
+
+
+def _finish_run(results: list[RunResult], folder: Path, as_json: bool, more: str = "") -> NoReturn:
+    """Table and page of finished runs; exit status 1 if any failed."""
+    from timescope_lite.classroom import report, runner
+
     page = report.write_report(folder, folder / "report.html")
-    _print([asdict(r) for r in results], as_json, f"{runner.summary_table(results)}\nreport: {page}")
+    _print([asdict(r) for r in results], as_json, f"{runner.summary_table(results)}\n{more}report: {page}")
     raise typer.Exit(0 if all(result.ok for result in results) else 1)
 
 

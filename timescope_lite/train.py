@@ -257,6 +257,7 @@ class Trainer:
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
     def one_step(self) -> None:
+        """Draw the batch of this step, compute the loss and move the weights. UserError for a loss that is not finite, with the weights as they were."""
         phase = self.phase
         rng = np.random.default_rng((self.pile.seed, self.step, 7))
         seconds = phase.draw_length(self.step, rng)

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -29,8 +30,12 @@ PACKAGE = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Job:
-    """One notebook to run: its file, the folder of its run, and what makes this run itself (the key of `resume`)."""
+    """One notebook to run: a name, its file, the folder of its run, and what makes this run itself (the key of `resume`).
 
+    A run that takes longer than `deadline_s` in all is ended and has failed (None: cells alone are limited).
+    """
+
+    name: str
     notebook: str
     folder: str
     profile: str
@@ -38,10 +43,7 @@ class Job:
     cell_timeout_s: float
     content: str
     library: str
-
-    @property
-    def name(self) -> str:
-        return Path(self.notebook).stem
+    deadline_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def _literals(source: str, where: str) -> dict[str, Any]:
     return found
 
 
-def _checked(notebook: Path, given: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+def checked(notebook: Path, given: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     """The parameters this notebook gets: `given` after a check of name and type, and of `own` those that it declares."""
     declared = declared_parameters(notebook)
     free = [name for name in declared if name not in RESERVED]
@@ -170,20 +172,35 @@ def run_notebooks(
     a run whose code, parameters, library and profile are unchanged and whose result stands is skipped. Progress goes to stderr.
     """
     limit_s = cell_timeout_s or get_profile(profile).cell_timeout_s
-    if jobs < 1:
-        raise UserError(f"jobs is {jobs}, expected 1 or more")
+    check_jobs(jobs)
     out = Path(out or default_out(profile)).resolve()
     planned = _plan([find_notebook(path) for path in paths], profile, parameters or {}, out, limit_s)
+    return run_jobs(planned, jobs, resume)
+
+
+def check_jobs(jobs: int) -> None:
+    """UserError unless at least one run at a time is asked for."""
+    if jobs < 1:
+        raise UserError(f"jobs is {jobs}, expected 1 or more")
+
+
+def run_jobs(planned: list[Job], jobs: int = 1, resume: bool = False) -> list[RunResult]:
+    """Run what was planned and checked, `jobs` at a time; results in order. Each end is announced on stderr, with the time left if several are to come.
+
+    An interruption ends the runs in flight, and only those are lost.
+    """
+    started, done_so_far = time.monotonic(), 0
     running: dict[str, subprocess.Popen[bytes]] = {}
     with ipython_dir() as quiet, ThreadPoolExecutor(jobs) as pool:
-        environment = _environment(profile, quiet)
-        futures = [pool.submit(_finished_or_run, job, environment, resume, running) for job in planned]
+        futures = [pool.submit(finished_or_run, job, quiet, resume, running) for job in planned]
         try:
             waiting = set(futures)
             while waiting:  # in slices: a plain wait() would not let Ctrl-C through on Windows
                 done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
                 for future in done:
-                    _announce(future.result())
+                    done_so_far += 1
+                    left_s = (time.monotonic() - started) / done_so_far * len(waiting)
+                    _announce(future.result(), f"{len(waiting)} to go, about {left_s / 60:.0f} min" if waiting else "")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             while not all(future.done() for future in futures):  # a worker may have been about to start
@@ -200,8 +217,8 @@ def _plan(notebooks: list[Path], profile: str, parameters: dict[str, Any], out: 
     library, planned = library_hash(), []
     for path in notebooks:
         folder = str(out / path.stem)
-        values = _checked(path, parameters, {"profile": profile, "out": folder})
-        planned.append(Job(str(path), folder, profile, values, limit_s, content_hash(path), library))
+        values = checked(path, parameters, {"profile": profile, "out": folder})
+        planned.append(Job(path.stem, str(path), folder, profile, values, limit_s, content_hash(path), library))
     return planned
 
 
@@ -223,15 +240,22 @@ def _environment(profile: str, quiet_dir: str) -> dict[str, str]:
     return {**os.environ, **extra}
 
 
-def _finished_or_run(job: Job, environment: dict[str, str], resume: bool, running: dict[str, Any]) -> RunResult:
+def finished_or_run(job: Job, quiet_dir: str, resume: bool, running: dict[str, Any]) -> RunResult:
+    """The kept run where `resume` allows it, a new one otherwise. `running` holds the processes at work, by the folder of their run."""
+    return (finished(job) if resume else None) or _run(job, _environment(job.profile, quiet_dir), running)
+
+
+def finished(job: Job) -> RunResult | None:
+    """The run that stands in the job's folder, if it ended well and nothing it depends on has changed since."""
     record = Path(job.folder) / "run.json"
-    if resume and record.exists():
-        kept = read_json(record, "run record")
-        same = all(kept.get(key) == getattr(job, key) for key in ("profile", "parameters", "content", "library"))
-        result, problem = _sound_result(job)
-        if same and kept["status"] == "ok" and result and not problem:
-            return RunResult(job.name, "skipped", kept["wall_s"], kept["peak_rss_bytes"], Path(job.folder), headline(result))
-    return _run(job, environment, running)
+    if not record.exists():
+        return None
+    kept = read_json(record, "run record")
+    same = all(kept.get(key) == getattr(job, key) for key in ("profile", "parameters", "content", "library"))
+    result, problem = _sound_result(job)
+    if not (same and kept["status"] == "ok" and result and not problem):
+        return None
+    return RunResult(job.name, "skipped", kept["wall_s"], kept["peak_rss_bytes"], Path(job.folder), headline(result))
 
 
 def _sound_result(job: Job) -> tuple[Result | None, str]:
@@ -250,12 +274,12 @@ def _run(job: Job, environment: dict[str, str], running: dict[str, Any]) -> RunR
     for stale in ("result.json", "run.json", "worker.json"):
         (folder / stale).unlink(missing_ok=True)
     started = time.monotonic()
-    code = _worker(job, environment, running)
+    code, late = _worker(job, environment, running)
     wall_s = time.monotonic() - started
     said = read_json(folder / "worker.json", "worker record") if (folder / "worker.json").exists() else {}
     (folder / "worker.json").unlink(missing_ok=True)
     result, problem = _sound_result(job)
-    error = (said.get("error") or f"the worker process ended with status {code}; see {folder / 'run.log'}") if code else problem
+    error = (late or said.get("error") or f"the worker process ended with status {code}; see {folder / 'run.log'}") if code else problem
     # Windows cannot tell the peak of a child that has ended; the notebook's own figure stands in there.
     peak = said.get("peak_rss_bytes") or (result.peak_rss_bytes if result else 0)
     status, figure = "failed" if error else "ok", headline(result) if result else ""
@@ -265,22 +289,25 @@ def _run(job: Job, environment: dict[str, str], running: dict[str, Any]) -> RunR
     return RunResult(name=job.name, folder=folder, headline=figure, **mine)
 
 
-def _worker(job: Job, environment: dict[str, str], running: dict[str, Any]) -> int:
-    """Exit status of the worker process, which writes its output into run.log."""
+def _worker(job: Job, environment: dict[str, str], running: dict[str, Any]) -> tuple[int, str]:
+    """Exit status of the worker process, which writes its output into run.log, and what is wrong if it had to be ended at its deadline."""
     command = [sys.executable, "-m", "timescope_lite.classroom.runner", json.dumps(asdict(job))]
     environment = {**environment, "TIMESCOPE_OUT": job.folder}
     with (Path(job.folder) / "run.log").open("wb") as log:
         # A process group of its own: Ctrl-C reaches this process alone, which then stops the worker in order.
         worker = subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
-        running[job.name] = worker
+        running[job.folder] = worker
         try:
-            return worker.wait()
+            return worker.wait(job.deadline_s), ""
+        except subprocess.TimeoutExpired:
+            _stop([worker])
+            return 1, f"the run was ended at its deadline of {(job.deadline_s or 0) / 60:g} min"
         finally:
-            del running[job.name]
+            del running[job.folder]
 
 
-def _announce(result: RunResult) -> None:
-    print(f"{result.name}: {result.status} ({result.wall_s:.1f} s)", file=sys.stderr)
+def _announce(result: RunResult, left: str = "") -> None:
+    print(f"{result.name}: {result.status} ({result.wall_s:.1f} s)" + (f"; {left}" if left else ""), file=sys.stderr)
     if not result.ok:
         cell = "".join(f"    | {line}\n" for line in result.cell.splitlines())
         print(f"  {result.error}\n{cell}  kept: {result.folder / (result.name + '.ipynb')}", file=sys.stderr)
@@ -369,8 +396,17 @@ def _last_started(output: Path) -> str:
     return "".join(began[-1]["source"]) if began else ""
 
 
+def _end_with_the_parent() -> None:
+    """A worker whose runner was killed must not go on beside the run that takes its place."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     job = Job(**json.loads(sys.argv[1]))
     said = work(job)
     write_json(Path(job.folder) / "worker.json", said)

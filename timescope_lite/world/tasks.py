@@ -340,5 +340,6 @@ def _word_runs(rows: np.ndarray, place: int | None, word: int) -> list[tuple[int
 
 
 def runs(flags: np.ndarray) -> list[tuple[int, int]]:
+    """Intervals [start, end) in which `flags` (one per second) are set."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
     return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]

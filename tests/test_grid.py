@@ -1,0 +1,146 @@
+"""Grids: what is checked before a start, the star of cells, and tables that are the same after a kill as without one."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from test_runner import RESULT, make
+
+from timescope_lite import cli
+from timescope_lite.classroom import grid, runner
+from timescope_lite.common import UserError
+
+TINY = 'notebook = "{book}"\nabout = "a test"\nseeds = [0, 1]\n[default]\nshare = 0.4\n[axes]\nshare = [0.3, 0.4, 0.6]\nlabel = ["plain", "a/b"]\n'
+CELLS = ["default_seed0", "default_seed1", "share=0.3_seed0", "share=0.6_seed0", "label=a_b_seed0"]
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A grid of five cells over a notebook that only writes its result."""
+    monkeypatch.setattr(runner, "library_hash", lambda: "0.1.0+tests")
+    monkeypatch.setattr(grid, "library_hash", lambda: "0.1.0+tests")
+    book = make(tmp_path / "book.ipynb", RESULT)
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY.format(book=book))
+    return path
+
+
+def test_a_star_is_its_default_for_each_seed_and_one_cell_for_each_other_value(tiny: Path) -> None:
+    star, jobs = grid.plan(tiny, "smoke", tiny.parent / "out")
+    assert [cell.name for cell in star] == [job.name for job in jobs] == CELLS
+    assert jobs[1].parameters == {"share": 0.4, "seed": 1, "profile": "smoke", "out": jobs[1].folder}
+    assert jobs[-1].parameters["label"] == "a/b" and jobs[-1].deadline_s == 3600
+    assert len({job.folder for job in jobs}) == len(jobs)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("about", "abuot"), "grid tiny.toml: unknown key 'abuot'; expected one of notebook, about"),
+        (('about = "a test"\n', ""), "grid tiny.toml: key 'about' is missing"),
+        (("seeds = [0, 1]", "seeds = []"), "seeds is \\[\\], expected a list of one or more whole numbers"),
+        (("seeds = [0, 1]", 'seeds = [0, "1"]'), "seeds is \\[0, '1'\\]"),
+        (("seeds = [0, 1]", "seeds = [0, 0]"), "two cells called 'default_seed0'"),
+        (("seeds = [0, 1]", "seeds = [0]\ndeadline_min = 0"), "deadline_min is 0, expected minutes above 0"),
+        (("seeds = [0, 1]", 'deadline_min = "an hour"'), "deadline_min is 'an hour'; see the example"),
+        (("seeds = [0, 1]", 'checkpoints = ["data/nowhere.safetensors"]'), "checkpoint data/nowhere.safetensors is not there; train it"),
+        (("share = [0.3, 0.4, 0.6]", "shore = [0.3]"), "notebook book has no parameter 'shore'; expected one of: seed, share, label"),
+        (("share = [0.3, 0.4, 0.6]", 'share = ["much"]'), "parameter 'share' is 'much', expected float"),
+        (("share = [0.3, 0.4, 0.6]", "share = 0.3"), "axis 'share' is 0.3, expected a list of values"),
+        (("share = [0.3, 0.4, 0.6]", "seed = [3]"), "the seed has a key of its own"),
+        (("[axes]", "[axes"), "grid tiny.toml is no TOML"),
+    ],
+)
+def test_a_bad_grid_is_refused_before_anything_starts(tiny: Path, change: tuple[str, str], says: str) -> None:
+    assert change[0] in tiny.read_text()
+    tiny.write_text(tiny.read_text().replace(*change, 1))
+    with pytest.raises(UserError, match=says):
+        grid.run_grid(tiny, out=tiny.parent / "out")
+    assert not (tiny.parent / "out").exists()
+
+
+def test_a_grid_that_is_not_there_or_not_alone(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match=r"nowhere.toml cannot be read .* expected a TOML file such as those in grids/"):
+        grid.read_grid(tiny.parent / "nowhere.toml")
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["run", str(tiny), "04"])
+    assert stopped.value.code == 2 and "a grid runs alone" in capsys.readouterr().err
+
+
+def run(path: Path, *options: str) -> subprocess.Popen[str]:
+    """The command line in a process of its own, with a library that does not change under it."""
+    code = "from timescope_lite.classroom import grid, runner\nrunner.library_hash = grid.library_hash = lambda: '0.1.0+tests'\n"
+    code += "from timescope_lite.cli import main\nmain()"
+    environment = {**os.environ, "PYTHONPATH": str(runner.PACKAGE.parent)}
+    command = [sys.executable, "-c", code, "run", str(path), "--out", str(path.parent / "out"), "--jobs", "2", *options]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_killed_grid_goes_on_and_gives_the_same_table(tiny: Path) -> None:
+    process = run(tiny)
+    said, progress = process.communicate(timeout=300)
+    assert process.returncode == 0 and f"table: {tiny.parent / 'out' / 'table.csv'}" in said
+    assert "5 cells, 0 finished and unchanged; no earlier run tells how long one takes" in progress and "to go, about" in progress
+    wanted = (tiny.parent / "out" / "table.csv").read_bytes()
+    assert wanted.count(b"\n") == 6 and b"share=0.6_seed0,share,0.6,0,two_stage@64/all/r1@0.5,0.6,0.25,0.75,8" in wanted
+
+    for record in (tiny.parent / "out").glob("*/run.json"):
+        record.unlink()
+    (tiny.parent / "out" / "table.csv").unlink()
+    rng = random.Random(0)
+    for _ in range(3):
+        process = run(tiny, "--resume")
+        time.sleep(rng.uniform(2, 7))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    process = run(tiny, "--resume")
+    process.communicate(timeout=300)
+    assert process.returncode == 0 and (tiny.parent / "out" / "table.csv").read_bytes() == wanted
+
+    before = {path: path.stat().st_mtime_ns for path in (tiny.parent / "out").rglob("run.json")}
+    process = run(tiny, "--resume")
+    progress = process.communicate(timeout=300)[1]
+    assert "5 cells, 5 finished and unchanged" in progress
+    assert before == {path: path.stat().st_mtime_ns for path in (tiny.parent / "out").rglob("run.json")}, "nothing ran again"
+
+
+def test_a_cell_without_a_result_is_missing_and_the_grid_has_failed(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tiny.parent / "book.ipynb", "assert share != 0.6", RESULT)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["run", str(tiny), "--out", str(tiny.parent / "out"), "--jobs", "2"])
+    assert stopped.value.code == 1
+    printed = capsys.readouterr()
+    assert "share=0.6_seed0  failed" in printed.out and "AssertionError" in printed.err
+    lines = (tiny.parent / "out" / "table.csv").read_text().splitlines()
+    assert "share=0.6_seed0,share,0.6,0,missing,,,," in lines and len(lines) == 6
+
+
+def test_a_run_over_its_deadline_is_ended(tiny: Path) -> None:
+    make(tiny.parent / "book.ipynb", "import time\ntime.sleep(600)")
+    tiny.write_text(f'notebook = "{tiny.parent / "book.ipynb"}"\nabout = "slow"\ndeadline_min = 0.05\n')
+    (result,) = grid.run_grid(tiny, out=tiny.parent / "out")
+    assert result.status == "failed" and result.error == "the run was ended at its deadline of 0.05 min"
+
+
+def test_an_estimate_comes_from_earlier_runs_and_refuses_what_does_not_fit(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    star, jobs = grid.plan(tiny, "smoke", tiny.parent / "out")
+    for job in jobs[:2]:
+        Path(job.folder).mkdir(parents=True)
+        runner.write_json(Path(job.folder) / "run.json", {"status": "ok", "wall_s": 120.0, "peak_rss_bytes": 2**30})
+    assert (
+        grid.estimate(jobs, 2, False) == "5 cells, 0 finished and unchanged; about 5 min for the rest, 1.0 GiB a run (from 2 earlier runs)"
+    )
+    monkeypatch.setattr(grid.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 3 * 2**30}))
+    with pytest.raises(UserError, match=r"4 jobs of 1.0 GiB each need more than the 3.0 GiB that are free; take fewer --jobs"):
+        grid.estimate(jobs, 4, False)
+
+
+@pytest.mark.parametrize("path", sorted((runner.PACKAGE.parent / "grids").glob("*.toml")), ids=lambda path: path.stem)
+def test_the_grids_of_the_project_are_sound_and_listed(path: Path) -> None:
+    assert len(grid.plan(path, "smoke")[0]) > 1
+    assert f"`{path.name}`" in (path.parent / "README.md").read_text()
