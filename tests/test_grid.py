@@ -1,10 +1,12 @@
 """Grids: what is checked before a start, the star of cells, and tables that are the same after a kill as without one."""
 
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -144,3 +146,69 @@ def test_an_estimate_comes_from_earlier_runs_and_refuses_what_does_not_fit(tiny:
 def test_the_grids_of_the_project_are_sound_and_listed(path: Path) -> None:
     assert len(grid.plan(path, "smoke")[0]) > 1
     assert f"`{path.name}`" in (path.parent / "README.md").read_text()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path):
+    """A Dask scheduler and two workers, each a process of its own: (address, the workers)."""
+    distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
+    environment = {**os.environ, "PYTHONPATH": str(runner.PACKAGE.parent)}
+    start = lambda *words: subprocess.Popen(  # noqa: E731
+        [sys.executable, "-m", *words], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path
+    )
+    info, processes = tmp_path / "scheduler.json", []
+    processes.append(
+        start("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(info))
+    )
+    deadline = time.monotonic() + 60
+    while not info.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    address = json.loads(info.read_text())["address"]
+    worker = ("distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(tmp_path))
+    processes += [start(*worker), start(*worker)]
+    with distributed.Client(address, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=60)
+    yield address, processes[1:]
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def test_a_cluster_loses_a_worker_and_runs_nothing_twice(cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    address, workers = cluster
+    diary = tmp_path / "diary"
+    note = "_ = open({file!r}, 'a').write(out.rpartition('/')[2] + ' {word}\\n')"
+    began, ended = (note.format(file=str(diary), word=word) for word in ("began", "ended"))
+    make(tmp_path / "book.ipynb", began, "import time\ntime.sleep(3)", RESULT, ended)
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY.format(book=tmp_path / "book.ipynb"))
+    stopper = threading.Timer(0, lambda: _kill_when(diary, workers[0], began=2))
+    stopper.start()
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["run", str(path), "--out", str(tmp_path / "out"), "--scheduler", address])
+    printed = capsys.readouterr()
+    assert stopped.value.code == 0, printed.err
+    assert workers[0].poll() is not None, "one worker was killed midway"
+    said = diary.read_text().split("\n")
+    assert [said.count(f"{name} ended") for name in CELLS] == [1] * 5, "every cell ended once"
+    assert sum(line.endswith("began") for line in said) == 6, "only the run in flight was begun again"
+    assert (tmp_path / "out" / "table.csv").read_text().count("\n") == 6
+
+
+def _kill_when(diary: Path, worker: subprocess.Popen, began: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and (not diary.exists() or diary.read_text().count("began") < began):
+        time.sleep(0.1)
+    worker.kill()
+
+
+def test_a_cluster_that_is_not_there_or_not_the_same(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
+    with pytest.raises(UserError, match="no Dask scheduler answers at 'tcp://127.0.0.1:1'"):
+        grid.run_grid(tiny, out=tiny.parent / "out", scheduler="tcp://127.0.0.1:1")
+    job = grid.plan(tiny, "smoke", tiny.parent / "out")[1][0]
+    monkeypatch.setattr(grid, "library_hash", lambda: "0.0.9+other")
+    assert "this worker has another version" in grid._on_a_worker(job).error
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(UserError, match="Dask is not installed"):
+        grid.run_on_cluster([job], "tcp://127.0.0.1:1")

@@ -231,6 +231,7 @@ def run(
         list[str] | None, typer.Option("-p", "--parameter", help="NAME VALUE, as in the notebook's parameters cell.")
     ] = None,
     jobs: Annotated[int, typer.Option(help="Notebooks at a time.")] = 1,
+    scheduler: Annotated[str | None, typer.Option(help="Run a grid on the workers of the Dask scheduler at this address.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skip runs that are finished and unchanged.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the runs; runs/PROFILE of the checkout without it.")] = None,
     as_json: AsJson = False,
@@ -241,9 +242,11 @@ def run(
     if any(name.endswith(".toml") for name in notebooks or []):
         if len(notebooks or []) > 1 or parameter:
             raise UserError("a grid runs alone, with the parameters in its file: name one .toml and neither notebooks nor -p")
-        cells = grid.run_grid(Path((notebooks or [""])[0]), profile, jobs, resume, out)
+        cells = grid.run_grid(Path((notebooks or [""])[0]), profile, jobs, resume, out, scheduler)
         folder = grid.folder_of(Path((notebooks or [""])[0]), profile, out)
         _finish_run(cells, folder, as_json, f"table: {folder / 'table.csv'}\n")
+    if scheduler:
+        raise UserError("--scheduler is for grids: name one file that ends in .toml")
     paths = notebooks or [str(path) for path in _all_notebooks()]
     given = {name: _literal(value) for name, _, value in (text.partition("=") for text in parameter or [])}
     folder = out or runner.default_out(profile)

@@ -17,12 +17,15 @@ from timescope_lite.classroom.report import format_value
 from timescope_lite.classroom.runner import (
     Job,
     RunResult,
+    announce,
     check_jobs,
     checked,
     content_hash,
     declared_parameters,
     find_notebook,
     finished,
+    finished_or_run,
+    ipython_dir,
     library_hash,
     run_jobs,
 )
@@ -138,8 +141,11 @@ def folder_of(path: Path, profile: str, out: Path | None = None) -> Path:
     return Path(out or runs_root() / "grids" / f"{profile}-{Path(path).stem}").resolve()
 
 
-def run_grid(path: Path, profile: str = "smoke", jobs: int = 1, resume: bool = False, out: Path | None = None) -> list[RunResult]:
-    """Run a grid, `jobs` cells at a time, and write table.csv beside the runs; results in the order of the cells.
+def run_grid(
+    path: Path, profile: str = "smoke", jobs: int = 1, resume: bool = False, out: Path | None = None, scheduler: str | None = None
+) -> list[RunResult]:
+    """Run a grid and write table.csv beside the runs; results in the order of the cells. `jobs` cells run at a time, or as many as the workers of a Dask
+    `scheduler` take.
 
     Says before it starts what is finished already and what the rest will take, from earlier runs in the same folder. UserError where the machine has not
     the memory for that many at a time.
@@ -147,9 +153,9 @@ def run_grid(path: Path, profile: str = "smoke", jobs: int = 1, resume: bool = F
     check_jobs(jobs)
     star, planned = plan(path, profile, out)
     folder = folder_of(path, profile, out)
-    print(estimate(planned, jobs, resume), file=sys.stderr)
+    print(estimate(planned, 1 if scheduler else jobs, resume), file=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)
-    results = run_jobs(planned, jobs, resume)
+    results = run_on_cluster(planned, scheduler, resume) if scheduler else run_jobs(planned, jobs, resume)
     with atomic_path(folder / "table.csv") as temporary:
         temporary.write_text(table(star, results), encoding="utf-8")
     return results
@@ -171,6 +177,48 @@ def estimate(planned: list[Job], jobs: int, resume: bool) -> str:
         )
     minutes = sum(record["wall_s"] for record in before) / len(before) * left / min(jobs, left) / 60
     return f"{said}; about {minutes:.0f} min for the rest, {format_value('bytes', peak)} a run (from {len(before)} earlier runs)"
+
+
+def run_on_cluster(planned: list[Job], address: str, resume: bool = False) -> list[RunResult]:
+    """The same runs on the workers of a Dask scheduler (extra `cluster`); results in order. UserError if none answers there.
+
+    Workers must see the folder of the runs under the same path and have the same library installed. A run whose worker dies is given to another one;
+    what has finished is read from its result file and never run twice.
+    """
+    try:
+        from distributed import Client, KilledWorker
+    except ImportError:
+        raise UserError("Dask is not installed: `pip install 'timescope-lite[cluster]'` on this machine and on every worker") from None
+    if not resume:
+        for job in planned:
+            (Path(job.folder) / "run.json").unlink(missing_ok=True)
+    try:
+        client = Client(address, timeout=20, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise UserError(f"no Dask scheduler answers at {address!r} ({type(error).__name__}); start one with `dask scheduler`") from None
+    with client:
+        futures = [client.submit(_on_a_worker, job, pure=False) for job in planned]
+        try:
+            results = []
+            for job, future in zip(planned, futures, strict=True):
+                try:
+                    results.append(future.result())
+                except KilledWorker:
+                    lost = f"the workers that were given this run died, one after the other; see {Path(job.folder) / 'run.log'}"
+                    results.append(RunResult(job.name, "failed", 0.0, 0, Path(job.folder), error=lost))
+                announce(results[-1], f"{len(planned) - len(results)} to go" if len(results) < len(planned) else "")
+        except BaseException:
+            client.cancel(futures)  # runs in flight end by themselves and stay as result files
+            raise
+    return results
+
+
+def _on_a_worker(job: Job) -> RunResult:
+    if library_hash() != job.library:
+        said = "this worker has another version of timescope-lite, or of what it computes with, than the machine that planned the grid"
+        return RunResult(job.name, "failed", 0.0, 0, Path(job.folder), error=said)
+    with ipython_dir() as quiet:
+        return finished_or_run(job, quiet, True, {})
 
 
 def table(star: list[Cell], results: list[RunResult]) -> str:

@@ -200,7 +200,7 @@ def run_jobs(planned: list[Job], jobs: int = 1, resume: bool = False) -> list[Ru
                 for future in done:
                     done_so_far += 1
                     left_s = (time.monotonic() - started) / done_so_far * len(waiting)
-                    _announce(future.result(), f"{len(waiting)} to go, about {left_s / 60:.0f} min" if waiting else "")
+                    announce(future.result(), f"{len(waiting)} to go, about {left_s / 60:.0f} min" if waiting else "")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             while not all(future.done() for future in futures):  # a worker may have been about to start
@@ -306,7 +306,8 @@ def _worker(job: Job, environment: dict[str, str], running: dict[str, Any]) -> t
             del running[job.folder]
 
 
-def _announce(result: RunResult, left: str = "") -> None:
+def announce(result: RunResult, left: str = "") -> None:
+    """One line on stderr about a run that has ended, more if it failed."""
     print(f"{result.name}: {result.status} ({result.wall_s:.1f} s)" + (f"; {left}" if left else ""), file=sys.stderr)
     if not result.ok:
         cell = "".join(f"    | {line}\n" for line in result.cell.splitlines())
