@@ -130,7 +130,7 @@ def third_party(nodes: list[ast.stmt]) -> set[str]:
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_what_a_module_imports_is_declared(path: Path) -> None:
     everything = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.stmt)]
-    undeclared = third_party(everything) - set(requirements("lab"))
+    undeclared = third_party(everything) - set(requirements("lab", "cluster"))
     assert not undeclared, f"{path.name} imports {undeclared}: declare it in pyproject.toml"
     if room_of(path) not in {"classroom", "exercises"}:
         at_import = third_party(tree_of(path).body) - set(requirements())
