@@ -25,7 +25,7 @@ PACKAGE = ROOT / "timescope_lite"
 # Lines of code that each room may have (docs/architecture.md, 'Rooms and their budgets').
 BUDGETS = {"mechanism": 3000, "instruments": 2200, "drawing": 700, "classroom": 2000, "exercises": 1700}
 # What measures, reads and draws; the mechanism is what the course teaches.
-INSTRUMENTS = {f"{name}.py" for name in ("common", "intervals", "metrics", "video", "results", "plots", "bench", "dials")}
+INSTRUMENTS = {f"{name}.py" for name in ("common", "intervals", "metrics", "video", "results", "plots", "bench", "dials", "card")}
 DRAWING = {"world/art.py", "world/render.py"}
 # Checks that every exercise shares; the other files of that folder hold references, cases and mistakes of single lessons, and grow with their number.
 CHECKS = {"classroom/checks/__init__.py", "classroom/checks/core.py"}

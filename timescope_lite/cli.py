@@ -144,9 +144,9 @@ def encode(
 
 @data_app.command("build")
 def data_build(split: Split = "dev", seed: Seed = None, out: Path | None = None, as_json: AsJson = False) -> None:
-    """Render the videos and write the questions of a split."""
-    built = _call("corpus", "build")(split, seed, out)
-    _print(built, as_json, str(built))
+    """Render the videos, write the questions of a split and its data card."""
+    card = _call("card", "write_card")(split, seed, out)
+    _print(card.parent, as_json, str(card))
 
 
 @data_app.command("check")

@@ -449,6 +449,28 @@ def film(frames: Sequence[tuple[float, np.ndarray]], captions: Sequence[str] = (
     return figure
 
 
+@styled
+def contact_sheet(frames: Sequence[tuple[float, np.ndarray]], captions: Sequence[str], columns: int = 4, title: str = "") -> Picture:
+    """Frames (time_s, pixels) in rows, each with its time and a caption. UserError where there is no frame."""
+    if not frames:
+        raise UserError("a contact sheet needs at least one frame")
+    rows = -(-len(frames) // columns)
+    figure = Picture(figsize=(12.8, 0.6 + 3.6 * rows), layout="constrained")
+    said = [f"{mm_ss(time_s)}  {caption}" for (time_s, _), caption in zip(frames, captions, strict=True)]
+    figure.alt_text = f"{title or 'Contact sheet'}. {'; '.join(said)}."
+    if title:
+        figure.suptitle(title, x=0.012, ha="left", fontsize=17, fontweight="bold")
+    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in grid[len(frames) :]:
+        axes.set_axis_off()
+    for axes, (_, pixels), text in zip(grid, frames, said, strict=False):
+        axes.imshow(pixels, interpolation="nearest")
+        axes.set(xticks=[], yticks=[])
+        axes.set_xlabel(textwrap.fill(text, 100 // columns), fontsize=12)
+        axes.spines[:].set(visible=True, color=GREY)
+    return figure
+
+
 # --- memory and systems -----------------------------------------------------------------------------------------------------------
 
 
