@@ -358,9 +358,8 @@ def recipe(profile: str, system: str = "two_stage", depth: int | None = None) ->
     """`smoke` proves that it runs, `lab` trains tiny on CPU cores, `long` is lab with a last phase of twice the steps (the committed weights), `full` trains
     base, twice the steps at twice the depth. UserError for an unknown name.
 
-    Each cue is learned alone before it is asked for together with others: in a world of chapters a model that has found the place has no reason left to
-    look for the activity (docs/LOG.md). The controls share all phases up to `dense2` (the one without reasoning, which never sees a chain, only `words`) and
-    get as many steps after it.
+    Plain questions about short clips come first, then reasoning and longer videos, with short clips to the end (docs/LOG.md). The controls share all phases
+    up to `dense2` (the one without reasoning, which never sees a chain, only `words`) and get as many steps after it.
     """
     if profile not in SCALES:
         raise UserError(f"unknown profile {profile!r}: expected one of {', '.join(SCALES)}")

@@ -203,8 +203,9 @@ def write_claim(readme: Path, result_file: Path) -> None:
     n = next((metric.n for metric in said.values() if metric), 0)
     source = f"[result]({result_file.relative_to(readme.parent).as_posix()}), commit {result.commit}"
     line = (
-        f"Measured: R1@0.5 on {n} questions of `{result.config['split']}` (seed {result.seed}), videos of 2 to 9 minutes read from mp4, at 128 frames' worth "
-        f"of attended KV, every control trained for its own way of reading, one seed, 95 % intervals over videos: {'; '.join(parts)}. ({source})"
+        f"Measured: R1@0.5 on {n} questions of `{result.config['split']}` (seed {result.seed}), videos of 2 to 9 minutes read from mp4, at 128 frames' "
+        "worth of attended KV; one stage, uniform frames and no reasoning each trained for their own way of reading, frame similarity and text only with "
+        f"our weights; one seed, 95 % intervals over videos: {'; '.join(parts)}. ({source})"
     )
     _write_if_changed(readme, replace_block(readme.read_text(encoding="utf-8"), "claim", line, readme.name))
 
