@@ -339,3 +339,13 @@ def test_reasoning_is_scored_hop_by_hop(checkpoint_file, mini):
     assert all(hops_of(item, answer, writer)) and len(hops_of(item, answer, writer)) == len(true) - 1
     wrong = dataclasses.replace(answer, chain=(true[-2], *true[1:-2]))
     assert hops_of(item, wrong, writer)[0] is (true[-2] == true[0]) and not hops_of(item, wrong, writer)[-1]
+
+
+def test_where_the_evidence_is_absent_nothing_is_shown_to_anybody(checkpoint_file, tmp_path, monkeypatch):
+    monkeypatch.setitem(SPLITS, "absent", Split(videos=2, seconds=(64, 70), questions=4, seed=9, absent=True))
+    asked = ("two_stage", "oracle_window", "whole_video")
+    result = read_result(evaluate("absent", tmp_path / "out", checkpoints=checkpoint_file, systems=asked, budgets=(128,), root=tmp_path))
+    assert result.config["systems"] == ["two_stage", "whole_video"] and result.config["left_out"] == ["oracle_window"]
+    assert {key.split("/")[2] for key in result.metrics} == {"said_absent"}
+    with pytest.raises(UserError, match="oracle_window: shown the true window, and questions of split 'absent' have none"):
+        evaluate("absent", tmp_path / "out", checkpoints=checkpoint_file, systems=("oracle_window",), root=tmp_path)

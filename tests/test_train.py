@@ -10,7 +10,7 @@ import torch
 
 from timescope_lite import bench
 from timescope_lite.common import UserError
-from timescope_lite.corpus import Mix, Pile, PixelSource, SymbolicSource
+from timescope_lite.corpus import CachedSource, Mix, Pile, PixelSource, SymbolicSource
 from timescope_lite.grounding import TINY
 from timescope_lite.model.checkpoint import from_manifest, load, same_encoder, save, write_manifest
 from timescope_lite.model.decoder import DecoderConfig
@@ -286,6 +286,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(saved, monkeypatch):
 
 def test_an_encoder_can_be_trained_together_with_the_decoder(tmp_path, monkeypatch):
     monkeypatch.setattr("timescope_lite.train.FRAMES_PER_STEP", 64)
+    monkeypatch.setattr(bench, "CachedSource", lambda source, seed: CachedSource(source, seed, frames=256))
     result = read_result(bench.joint(tmp_path, steps=4, videos=1))
     assert {key.split("/")[0] for key in result.metrics} == {"frozen", "joint", "joint_from_random"}
     assert all(result.metrics[f"{name}/all/s_per_step"].value > 0 for name in ("frozen", "joint"))

@@ -230,4 +230,5 @@ OWN_TRAINING = {
     "dense_cropped": "dense",
     "uniform": "uniform",
 }
+SHOWN_THE_TRUTH = frozenset({"oracle_window", "dense_cropped"})  # nothing to show where the evidence is absent
 NO_BUDGET = frozenset({"dense", "dense_cropped", "retrieval", "whole_video", "centre"})

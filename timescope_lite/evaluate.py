@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from timescope_lite.baselines import NO_BUDGET, OWN_TRAINING, SYSTEMS, Video
+from timescope_lite.baselines import NO_BUDGET, OWN_TRAINING, SHOWN_THE_TRUTH, SYSTEMS, Video
 from timescope_lite.common import UserError, atomic_path, pick_device
 from timescope_lite.corpus import Item, build, get_split, read_questions
 from timescope_lite.grounding import TINY, Answer, feature_stream
@@ -253,7 +253,8 @@ def evaluate(
 ) -> Path:
     """Score systems, or a file of predictions, on a split; writes rows.jsonl and then result.json into `out`, and returns the latter's path.
 
-    A control whose own weights are not at hand is left out, and the result says so: with another's weights it would lose by starvation.
+    A control whose own weights are not at hand is left out, and the result says so: with another's weights it would lose by starvation. So is a system
+    that is shown the true window where there is none.
     """
     started = time.time()
     # Everything that can be refused is refused before a video is rendered.
@@ -263,7 +264,10 @@ def evaluate(
             raise UserError(f"unknown system {system!r}: expected one of {', '.join(SYSTEMS)}")
     weights = None if predictions is not None else Weights(checkpoints)
     given = None if predictions is None else read_predictions(predictions)
-    left_out = [system for system in systems if weights and not weights.has(system)]
+    blind = SHOWN_THE_TRUTH if get_split(split).absent else frozenset()
+    if blind and set(systems) <= blind:
+        raise UserError(f"{', '.join(systems)}: shown the true window, and questions of split {split!r} have none; name another system")
+    left_out = [system for system in systems if weights and (system in blind or not weights.has(system))]
     systems = [system for system in systems if system not in left_out]
     if weights and not systems:
         raise UserError(
