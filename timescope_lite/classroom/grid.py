@@ -32,7 +32,7 @@ from timescope_lite.classroom.runner import (
 from timescope_lite.common import UserError, atomic_path, from_mapping, get_profile, project_root, read_json, runs_root
 from timescope_lite.results import read_result
 
-COSTS = ("seconds", "_s", "bytes")  # metrics that differ from run to run: not in the table
+COSTS = ("seconds", "_s", "bytes", "time_ratio")  # metrics that differ from run to run: not in the table
 
 
 @dataclass(frozen=True)
