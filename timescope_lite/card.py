@@ -62,7 +62,7 @@ def _targets(items: Sequence[Item]) -> list[str]:
     tenths = np.histogram((spans / duration).mean(1), bins=POSITION_BINS, range=(0, 1))[0]
     guesses = {
         "the best constant interval": np.array(metrics.best_constant(spans / duration)) * duration,
-        "the middle third": np.array((1 / 3, 2 / 3)) * duration,
+        "the middle third": np.array([(w.start_s, w.end_s) for w in map(metrics.centre_window, duration[:, 0])]),
         "the whole video": np.array((0.0, 1.0)) * duration,
     }
     rows = []
@@ -78,10 +78,10 @@ def _targets(items: Sequence[Item]) -> list[str]:
     ]
 
 
-def contact_sheet(folder: Path, items: Sequence[Item], most: int = 36) -> plots.Picture:
+def contact_sheet(folder: Path, items: Sequence[Item]) -> plots.Picture:
     """One frame per domain, in the middle of the first target asked about there (or of the video, where nothing is to be found), with the question."""
     first = {item.domain: item for item in reversed(items)}
-    shown = sorted(first.values(), key=lambda item: item.video)[:most]
+    shown = sorted(first.values(), key=lambda item: item.video)
     frames, said = [], []
     for item in shown:
         q = item.question

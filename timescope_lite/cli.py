@@ -239,15 +239,16 @@ def run(
     """Run notebooks headlessly, print one table and write a report; exit status 1 if any failed."""
     from timescope_lite.classroom import grid, runner
 
-    if any(name.endswith(".toml") for name in notebooks or []):
-        if len(notebooks or []) > 1 or parameter:
+    named = notebooks or []
+    if any(name.endswith(".toml") for name in named):
+        if len(named) > 1 or parameter:
             raise UserError("a grid runs alone, with the parameters in its file: name one .toml and neither notebooks nor -p")
-        cells = grid.run_grid(Path((notebooks or [""])[0]), profile, jobs, resume, out, scheduler)
-        folder = grid.folder_of(Path((notebooks or [""])[0]), profile, out)
+        path = Path(named[0])
+        cells, folder = grid.run_grid(path, profile, jobs, resume, out, scheduler), grid.folder_of(path, profile, out)
         _finish_run(cells, folder, as_json, f"table: {folder / 'table.csv'}\n")
     if scheduler:
         raise UserError("--scheduler is for grids: name one file that ends in .toml")
-    paths = notebooks or [str(path) for path in _all_notebooks()]
+    paths = named or [str(path) for path in _all_notebooks()]
     given = {name: _literal(value) for name, _, value in (text.partition("=") for text in parameter or [])}
     folder = out or runner.default_out(profile)
     _finish_run(runner.run_notebooks(paths, profile=profile, parameters=given, jobs=jobs, out=folder, resume=resume), folder, as_json)

@@ -189,7 +189,7 @@ def run_jobs(planned: list[Job], jobs: int = 1, resume: bool = False) -> list[Ru
 
     An interruption ends the runs in flight, and only those are lost.
     """
-    started, done_so_far = time.monotonic(), 0
+    started = time.monotonic()
     running: dict[str, subprocess.Popen[bytes]] = {}
     with ipython_dir() as quiet, ThreadPoolExecutor(jobs) as pool:
         futures = [pool.submit(finished_or_run, job, quiet, resume, running) for job in planned]
@@ -197,9 +197,8 @@ def run_jobs(planned: list[Job], jobs: int = 1, resume: bool = False) -> list[Ru
             waiting = set(futures)
             while waiting:  # in slices: a plain wait() would not let Ctrl-C through on Windows
                 done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                left_s = (time.monotonic() - started) / max(1, len(planned) - len(waiting)) * len(waiting)
                 for future in done:
-                    done_so_far += 1
-                    left_s = (time.monotonic() - started) / done_so_far * len(waiting)
                     announce(future.result(), f"{len(waiting)} to go, about {left_s / 60:.0f} min" if waiting else "")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
