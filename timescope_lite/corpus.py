@@ -25,11 +25,11 @@ from timescope_lite.video import read_frames, write_mp4
 from timescope_lite.world.domain import (
     COLOURS,
     EFFECT,
-    LASTING,
     NUM_ACTIVITIES,
     NUM_NOUNS,
     NUM_TRACKS,
     PLACE,
+    SHOWN,
     SIGN,
     TRACK0,
     Domain,
@@ -60,12 +60,12 @@ class Symbols:
         self.domains = list(domains)
         nouns = list(dict.fromkeys(noun for d in domains for noun in d.places))
         self._noun = {d.name: np.array([nouns.index(n) for n in d.places]) for d in domains}
-        self.sizes = (6, len(nouns), 6, len(nouns), 1 + len(LASTING)) + (1 + NUM_ACTIVITIES * len(domains),) * NUM_TRACKS
+        self.sizes = (6, len(nouns), 6, len(nouns), 1 + len(SHOWN)) + (1 + NUM_ACTIVITIES * len(domains),) * NUM_TRACKS
 
     def named(self) -> dict[str, tuple[int, int]]:
         """Part of a phrase -> the field and class that it names (places by colour and noun, effects, activities)."""
         named: dict[str, tuple[int, int]] = {colour: (0, i) for i, colour in enumerate(COLOURS)}
-        named |= {effect: (4, i + 1) for i, effect in enumerate(LASTING)}
+        named |= {effect: (4, i + 1) for i, effect in enumerate(SHOWN)}
         for number, domain in enumerate(self.domains):
             named |= {noun: (1, int(i)) for noun, i in zip(domain.places, self._noun[domain.name], strict=True)}
             for word in range(NUM_TRACKS * NUM_ACTIVITIES):

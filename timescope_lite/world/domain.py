@@ -1,21 +1,22 @@
 """Domains of Tiny Town: what a TOML file of `domains/` says, checked, and the numbering that every other part relies on.
 
-A domain is data: places, four roles (one per track) with 4 verbs x 4 objects each, a rule from a cause to each direct effect, and a plan that says
-what each preparation is for. What follows from an effect elsewhere (`SIGNALS`) is the same in every domain.
+A domain is data: a backdrop, places, four roles (one per track) with 4 verbs x 4 objects each, a rule from a cause to each direct effect, and a plan that
+says what each preparation is for. What follows from an effect elsewhere (`SIGNALS`) and what belongs nowhere (`ODDITIES`) is the same in every domain.
+Eight domains are the *core* town, small enough to train in on a laptop; the whole town has 35.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from timescope_lite.common import UserError, from_mapping
-from timescope_lite.world.art import ICONS
+from timescope_lite.world.art import ICONS, STENCILS
 
 COLOURS = ("red", "blue", "gold", "green", "pink", "grey")
 VERBS = ("lift", "kick", "hold", "drop", "throw", "push", "pull", "shake")
@@ -23,6 +24,8 @@ EFFECTS = ("flood", "alarm", "smoke", "dark", "crowd", "fire")
 DIRECT = ("flood", "smoke", "dark", "fire")  # effects that an activity in the same chapter brings about
 PREPARATIONS = ("bunting", "lights", "carpet", "fence")  # what stands in a chapter for an activity that is still to come there
 LASTING = EFFECTS + PREPARATIONS  # column EFFECT of a state row: 0 for nothing, else 1 + the index in here
+ODDITIES = ("ghost", "comet", "dragon", "saucer")  # seen for a few seconds where nothing lasts; they belong in no domain
+SHOWN = LASTING + ODDITIES  # all that column EFFECT can show
 NUM_TRACKS = 4
 NUM_NOUNS = 24
 NUM_PLACES = len(COLOURS) * NUM_NOUNS
@@ -31,7 +34,7 @@ NUM_ACTIVITIES = 16  # per role: 4 verbs x 4 objects
 PLACE, SIGN, EFFECT, TRACK0 = 0, 1, 2, 3
 NUM_FIELDS = TRACK0 + NUM_TRACKS
 # How many values each column can take: what the frame encoder learns to name.
-FIELD_SIZES = (NUM_PLACES, NUM_PLACES, 1 + len(LASTING)) + (1 + NUM_ACTIVITIES,) * NUM_TRACKS
+FIELD_SIZES = (NUM_PLACES, NUM_PLACES, 1 + len(SHOWN)) + (1 + NUM_ACTIVITIES,) * NUM_TRACKS
 
 
 @dataclass(frozen=True)
@@ -85,16 +88,19 @@ SIGNALS = (
 
 @dataclass(frozen=True)
 class Domain:
-    """A domain of Tiny Town. Place index = colour_idx * 24 + noun_idx."""
+    """A domain of Tiny Town. Place index = colour_idx * 24 + noun_idx. `skyline`: the four stencils of its backdrop, on a wall if `indoors`."""
 
     name: str
     family: str
     sky: str
     ground: str
+    skyline: tuple[str, ...]
     places: tuple[str, ...]
     cast: tuple[Role, ...]
     rules: tuple[Rule, ...]
     plans: tuple[Plan, ...]
+    indoors: bool = False
+    core: bool = False
 
     def place(self, place_idx: int) -> str:
         """`red mill` for a place index in 0..143."""
@@ -132,28 +138,37 @@ def _no_activity_behind(lasting_number: int) -> str:
     return f"no activity brings the {signal.effect} about: it follows from {' or '.join(signal.of)} at the place on the sign"
 
 
-def parse_domain(table: dict[str, Any], family: str, where: str) -> Domain:
-    """A checked Domain from a parsed TOML table. Raises UserError naming `where`, the key, what was expected."""
-    cast = tuple(_parse_role(entry, where) for entry in table.get("cast", []))
-    rules = tuple(from_mapping(Rule, entry, f"{where}, rule") for entry in table.get("rule", []))
-    plans = tuple(from_mapping(Plan, entry, f"{where}, plan") for entry in table.get("plan", []))
+Where = Callable[[str], str]  # something quoted in a complaint -> `town.toml, line 12, harbour`
+
+
+def parse_domain(table: dict[str, Any], family: str, where: str | Where) -> Domain:
+    """A checked Domain from a parsed TOML table. Raises UserError naming `where` (the file, and the line if it is known), the key, what was expected."""
+    at = where if callable(where) else lambda _: str(where)
+    cast = tuple(_parse_role(entry, at) for entry in table.get("cast", []))
+    rules = tuple(from_mapping(Rule, entry, f"{at(_first_value(entry))}, rule") for entry in table.get("rule", []))
+    plans = tuple(from_mapping(Plan, entry, f"{at(_first_value(entry))}, plan") for entry in table.get("plan", []))
     rest = {key: value for key, value in table.items() if key not in {"cast", "rule", "plan"}}
-    rest["places"] = tuple(rest.get("places", ()))
-    domain = from_mapping(Domain, rest | {"family": family, "cast": cast, "rules": rules, "plans": plans}, where)
-    _check(domain, where)
+    rest |= {key: tuple(rest.get(key, ())) for key in ("places", "skyline")}
+    unknown = next((key for key in rest if key not in Domain.__dataclass_fields__), "")
+    domain = from_mapping(Domain, rest | {"family": family, "cast": cast, "rules": rules, "plans": plans}, at(unknown))
+    _check(domain, at)
     return domain
 
 
-def _parse_role(entry: dict[str, Any], where: str) -> Role:
+def _first_value(entry: dict[str, Any]) -> str:
+    return next((value for value in entry.values() if isinstance(value, str)), "")
+
+
+def _parse_role(entry: dict[str, Any], at: Where) -> Role:
     lists = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
-    role = from_mapping(Role, lists, f"{where}, cast")
+    role = from_mapping(Role, lists, f"{at(str(entry.get('role', '')))}, cast")
     for verb in role.verbs:
         if verb not in VERBS:
-            raise UserError(f"{where}: role {role.role!r} has the verb {verb!r}; expected four of {', '.join(VERBS)}")
+            raise UserError(f"{at(verb)}: role {role.role!r} has the verb {verb!r}; expected four of {', '.join(VERBS)}")
     return role
 
 
-def _check(domain: Domain, where: str) -> None:
+def _check(domain: Domain, at: Where) -> None:
     objects = [name for role in domain.cast for name in role.objects]
     expected = (
         (len(domain.cast) == NUM_TRACKS, f"needs {NUM_TRACKS} roles in its cast, has {len(domain.cast)}"),
@@ -165,6 +180,10 @@ def _check(domain: Domain, where: str) -> None:
         (
             all(name in ICONS for name in objects),
             f"names an object that nobody has drawn: {next((n for n in objects if n not in ICONS), None)!r}",
+        ),
+        (
+            len(domain.skyline) == 4 and all(name in STENCILS for name in domain.skyline),
+            f"needs a skyline of four of the stencils {', '.join(STENCILS)}, has {_listed(domain.skyline)}",
         ),
         (all(noun.isalpha() and len(noun) <= 4 for noun in domain.places), "has a place longer than 4 letters: a sign has room for 10"),
         (
@@ -178,11 +197,16 @@ def _check(domain: Domain, where: str) -> None:
     )
     for holds, complaint in expected:
         if not holds:
-            raise UserError(f"{where}: domain {domain.name!r} {complaint}")
-    _check_activities(domain, where)
+            raise UserError(f"{at(_quoted(complaint) or domain.name)}: domain {domain.name!r} {complaint}")
+    _check_activities(domain, at)
 
 
-def _check_activities(domain: Domain, where: str) -> None:
+def _quoted(text: str) -> str:
+    found = re.search(r"'([^']+)'", text)
+    return found[1] if found else ""
+
+
+def _check_activities(domain: Domain, at: Where) -> None:
     """What rules and plans name must be activities of this cast, each named once: else a question had two answers."""
     known = {domain.activity(word) for word in range(NUM_TRACKS * NUM_ACTIVITIES)}
     named = [("cause", rule.cause, rule.effect) for rule in domain.rules]
@@ -190,9 +214,11 @@ def _check_activities(domain: Domain, where: str) -> None:
     users: dict[str, str] = {}
     for kind, activity, lasting in named:
         if activity not in known:
-            raise UserError(f"{where}: the {kind} {activity!r} of {lasting!r} is no activity of this cast; write 'role verb object'")
+            raise UserError(f"{at(activity)}: the {kind} {activity!r} of {lasting!r} is no activity of this cast; write 'role verb object'")
         if activity in users:
-            raise UserError(f"{where}: {activity!r} stands behind {users[activity]!r} and {lasting!r}; give each an activity of its own")
+            raise UserError(
+                f"{at(activity)}: {activity!r} stands behind {users[activity]!r} and {lasting!r}; give each an activity of its own"
+            )
         users[activity] = lasting
 
 
@@ -205,26 +231,52 @@ def _first_repeated(names: list[str]) -> str | None:
 
 
 def read_family(path: Path) -> list[Domain]:
-    """All domains of one TOML file; its `places` serve every domain that lists none of its own.
+    """All domains of one TOML file; its `places`, `skyline` and `indoors` serve every domain that has none of its own.
 
-    Raises UserError naming the file, and the line where it does not parse, or the domain and key where it says something else than expected.
+    Raises UserError naming the file and the line, the domain and key, and what was expected.
     """
     path = Path(path)
+    text = path.read_text(encoding="utf-8")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path.name}: not valid TOML: {error}") from None
-    known = ("family", "places", "domain")
+    known = ("family", "places", "skyline", "indoors", "domain")
     unknown = sorted(set(table) - set(known))
     if unknown:
-        raise UserError(f"{path.name}: unknown key {unknown[0]!r} at the top of the file; expected one of {', '.join(known)}")
-    shared, family = {"places": table.get("places", ())}, table.get("family", path.stem)
-    return [parse_domain(shared | entry, family, f"{path.name}, {entry.get('name', '?')}") for entry in table.get("domain", [])]
+        line = _line_of(text.splitlines(), 0, unknown[0])
+        raise UserError(f"{path.name}, line {line}: unknown key {unknown[0]!r} at the top of the file; expected one of {', '.join(known)}")
+    shared = {key: table[key] for key in ("places", "skyline", "indoors") if key in table}
+    return [
+        parse_domain(shared | entry, table.get("family", path.stem), _places_of_errors(path.name, text, number, entry.get("name", "?")))
+        for number, entry in enumerate(table.get("domain", []))
+    ]
+
+
+def _places_of_errors(file: str, text: str, number: int, name: str) -> Where:
+    """Says where in `file` something of its `number`-th domain stands: the first line from the domain's own on that has it, else the domain's own."""
+    lines = text.splitlines()
+    first = [i for i, line in enumerate(lines) if line.strip() == "[[domain]]"][number]
+    return lambda what: f"{file}, line {_line_of(lines, first, what)}, {name}"
+
+
+def _line_of(lines: list[str], first: int, what: str) -> int:
+    """Number (from 1) of the first line from index `first` on in which `what` stands as a word; that of `first` if none has it."""
+    found = (i for i in range(first, len(lines)) if what and re.search(rf"(?<![\w-]){re.escape(what)}(?![\w-])", lines[i]))
+    return next(found, first) + 1
 
 
 @cache
-def load_domains() -> dict[str, Domain]:
-    """The shipped domains by name, in the order of their files; the order is part of what a seed means."""
+def load_domains(town: str = "core") -> dict[str, Domain]:
+    """The shipped domains by name, in the order of their files: the eight of the `core` town, or `all`. The order is part of what a seed means.
+
+    Raises UserError for another name, or if two domains share a name or a role: an activity would mean two things.
+    """
+    if town not in {"core", "all"}:
+        raise UserError(f"unknown town {town!r}: expected core or all")
     folder = Path(__file__).parent / "domains"
     domains = [domain for path in sorted(folder.glob("*.toml")) for domain in read_family(path)]
-    return {domain.name: domain for domain in domains}
+    names = [domain.name for domain in domains] + [role.role for domain in domains for role in domain.cast]
+    if (twice := _first_repeated(names)) is not None:
+        raise UserError(f"{twice!r} is the name of two domains or roles of Tiny Town; give one of them another")
+    return {domain.name: domain for domain in domains if domain.core or town == "all"}

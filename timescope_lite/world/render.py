@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from timescope_lite.common import UserError
 from timescope_lite.world import art
 from timescope_lite.world.art import COLOUR_RGB, CREAM, INK, PALETTE, Canvas, Rgb, mix, rgb
-from timescope_lite.world.domain import COLOURS, EFFECT, FIELD_SIZES, LASTING, NUM_FIELDS, NUM_NOUNS, PLACE, SIGN, TRACK0, Domain
+from timescope_lite.world.domain import COLOURS, EFFECT, FIELD_SIZES, NUM_FIELDS, NUM_NOUNS, PLACE, SHOWN, SIGN, TRACK0, Domain
 
 SIZE = 128
 SCENE_TOP, PLATE_TOP = 18, 110  # first rows of the scene and of the plate
@@ -24,11 +25,6 @@ CELLS = ((18, 0), (18, 64), (64, 0), (64, 64))  # top left corner (row, column) 
 STEPS_PER_S = 4
 WATER_TOP = 94  # flood: from this row down, water lies over the people
 _HORIZON, _LEDGE, _FLOOR = 34, 47, 54  # rows of the scene: the skyline stands, the upper people's terrace ends, the lower ground begins
-_SKYLINES = {
-    "town": ("gable", "tower", "dome", "block"),
-    "home": ("window", "shelf", "frame", "door"),
-    "nature": ("fir", "oak", "hill", "bush"),
-}
 _NIGHT, _WATER, _SMOKE = rgb("#171b40"), rgb("#2f7fd0"), rgb("#77757d")
 _LOUD, _GLOW, _CARPET = rgb("#ff2a1a"), rgb("#ff9a3c"), rgb("#a01f35")
 # How an effect colours the light: percent, colour, down to which row of the scene.
@@ -84,9 +80,9 @@ def _check_states(states: np.ndarray, times_s: np.ndarray) -> None:
 
 def _compose(frame: np.ndarray, domain: Domain, row: list[int], step: int) -> None:
     colour, noun = _place_words(domain, row[PLACE])
-    lasting = "" if row[EFFECT] == 0 else LASTING[row[EFFECT] - 1]
+    lasting = "" if row[EFFECT] == 0 else SHOWN[row[EFFECT] - 1]
     frame[:SCENE_TOP] = _sign(*_place_words(domain, row[SIGN]), domain.sky)
-    frame[SCENE_TOP:PLATE_TOP] = _scene(domain.family, domain.sky, domain.ground, colour, noun, lasting, step if lasting else 0)
+    frame[SCENE_TOP:PLATE_TOP] = _scene(_Backdrop.of(domain), colour, noun, lasting, step if lasting else 0)
     frame[PLATE_TOP:] = _plate(colour, noun)
     pixels = frame.reshape(-1, 3)
     for track, role in enumerate(domain.cast):
@@ -153,11 +149,26 @@ def _blend(picture: np.ndarray, colour: Rgb, percent: int) -> np.ndarray:
     return ((mixed + 128) >> 8).astype(np.uint8)
 
 
+@dataclass(frozen=True)
+class _Backdrop:
+    """What of a domain its scenes are drawn from: the key of their caches."""
+
+    family: str
+    sky: str
+    ground: str
+    skyline: tuple[str, ...]
+    indoors: bool
+
+    @classmethod
+    def of(cls, domain: Domain) -> _Backdrop:
+        return cls(domain.family, domain.sky, domain.ground, domain.skyline, domain.indoors)
+
+
 @lru_cache(maxsize=512)
-def _scene(family: str, sky: str, ground: str, colour: str, noun: str, lasting: str, step: int) -> np.ndarray:
+def _scene(behind: _Backdrop, colour: str, noun: str, lasting: str, step: int) -> np.ndarray:
     """What lies behind the people (92, 128, 3): the backdrop of a place, in the light of the effect, and what lasts there."""
     canvas = Canvas(SCENE_H, SIZE)
-    canvas.rgb[:] = _backdrop(family, sky, ground, colour, noun, lasting == "dark")
+    canvas.rgb[:] = _backdrop(behind, colour, noun, lasting == "dark")
     if lasting in _WASHES:
         percent, light, rows = _WASHES[lasting]
         canvas.rgb[:rows] = _blend(canvas.rgb[:rows], light, percent - 18 * (lasting == "alarm" and step % 2))
@@ -168,19 +179,19 @@ def _scene(family: str, sky: str, ground: str, colour: str, noun: str, lasting: 
 
 
 @lru_cache(maxsize=512)
-def _backdrop(family: str, sky: str, ground: str, colour: str, noun: str, dark: bool) -> np.ndarray:
+def _backdrop(behind: _Backdrop, colour: str, noun: str, dark: bool) -> np.ndarray:
     canvas, paint, window = Canvas(SCENE_H, SIZE), COLOUR_RGB[colour], CREAM
-    sky_rgb, ground_rgb = mix(rgb(sky), paint, 22), mix(rgb(ground), paint, 12)
+    sky_rgb, ground_rgb = mix(rgb(behind.sky), paint, 22), mix(rgb(behind.ground), paint, 12)
     if dark:
         sky_rgb, ground_rgb, paint, window = mix(sky_rgb, _NIGHT, 80), mix(ground_rgb, _NIGHT, 70), mix(paint, _NIGHT, 70), PALETTE["y"]
     _draw_ground(canvas, noun, sky_rgb, sky_rgb if dark else mix(sky_rgb, CREAM, 45), ground_rgb)
-    _draw_skyline(canvas, family, noun, sky_rgb, paint, window)
+    _draw_skyline(canvas, behind, noun, sky_rgb, paint, window)
     return canvas.rgb
 
 
-@lru_cache(maxsize=len(LASTING) * art.STEPS)
+@lru_cache(maxsize=len(SHOWN) * art.STEPS)
 def _lasting(name: str, step: int) -> Canvas:
-    """An effect or a preparation, drawn on nothing."""
+    """An effect, a preparation or an oddity, drawn on nothing."""
     canvas = Canvas(SCENE_H, SIZE)
     _LASTING[name](canvas, step)
     return canvas
@@ -202,20 +213,16 @@ def _draw_ground(canvas: Canvas, noun: str, sky: Rgb, haze: Rgb, ground: Rgb) ->
         canvas.box(code & 127, _FLOOR + 6 + i // 4 * 10 + (code >> 7) * 4, 6, 2, mix(ground, INK, 12))
 
 
-def _draw_skyline(canvas: Canvas, family: str, noun: str, sky: Rgb, paint: Rgb, light: Rgb) -> None:
+def _draw_skyline(canvas: Canvas, behind: _Backdrop, noun: str, sky: Rgb, paint: Rgb, light: Rgb) -> None:
     """A far and a near row of stencils in the colour of the place; which ones, and where, follows from the noun alone."""
-    if family not in _SKYLINES:
-        raise UserError(
-            f"family {family!r} has no skyline; expected one of {', '.join(_SKYLINES)}, or draw one in art.py and name it in render.py"
-        )
-    for i, code in enumerate(_digest(family, noun)[:14]):
+    for i, code in enumerate(_digest(behind.family, noun)[:14]):
         near = i >= 7
-        stencil = art.scale2x(art.STENCILS[_SKYLINES[family][code & 3]][:, :: 1 if code & 4 else -1])
+        stencil = art.scale2x(art.STENCILS[behind.skyline[code & 3]][:, :: 1 if code & 4 else -1])
         body = mix(sky, paint, 62 if near else 28)
         picture = np.zeros((*stencil.shape, 3), dtype=np.uint8)
         for letter, value in (("#", body), ("o", mix(body, light, 70 if near else 25)), ("=", mix(body, INK, 30))):
             picture[stencil == ord(letter)] = value
-        if family == "home":  # things on a wall: one row, apart from each other
+        if behind.indoors:  # things on a wall: one row, apart from each other
             if near and code & 0x60:
                 canvas.stamp(picture, stencil > 0, (i - 7) * 22 - 12 + (code >> 3 & 3), _HORIZON - (20 if code & 3 == 3 else 26))
         elif near or code & 0x60:
@@ -342,6 +349,53 @@ def _draw_fence(canvas: Canvas, step: int) -> None:
     canvas.outline()
 
 
+def _draw_ghost(canvas: Canvas, step: int) -> None:
+    """A white sheet with two eyes that floats between the people."""
+    x, y = 64 + (0, 1, 2, 1, 0)[step % art.STEPS], 16 + (0, 2, 4, 2, 0)[step % art.STEPS]
+    canvas.dot((x, y), 26, CREAM)
+    canvas.box(x - 13, y, 26, 18, CREAM)
+    for i in range(3):
+        canvas.dot((x - 9 + i * 9, y + 19), 8, CREAM)
+    canvas.outline()
+    canvas.box(x - 7, y - 3, 4, 6, INK)
+    canvas.box(x + 3, y - 3, 4, 6, INK)
+
+
+def _draw_comet(canvas: Canvas, step: int) -> None:
+    """A ball of fire with a tail that falls across the sky."""
+    x, y = 30 + 6 * step, 8 + 3 * step
+    for width, colour, length in ((14, PALETTE["r"], 56), (10, PALETTE["o"], 44), (6, PALETTE["y"], 32)):
+        canvas.line((x + length, y - length // 4), (x, y), width, colour)
+    canvas.dot((x, y), 18, PALETTE["o"])
+    canvas.dot((x, y), 12, CREAM)
+
+
+def _draw_dragon(canvas: Canvas, step: int) -> None:
+    """A green dragon in the sky; its wings beat."""
+    body, wing = PALETTE["g"], PALETTE["v"]
+    up = (0, -6, -10, -6, 0)[step % art.STEPS]
+    canvas.line((36, 30), (54, 22), 6, body)
+    canvas.line((54, 22), (76, 18), 13, body)
+    canvas.line((76, 18), (90, 10), 8, body)
+    canvas.line((90, 10), (100, 12), 9, body)
+    for k in range(5):
+        canvas.line((58 + 3 * k, 18), (48 + 5 * k, 8 + up + 2 * k), 5, wing)
+    canvas.outline()
+    canvas.dot((94, 9), 4, CREAM)
+    canvas.line((106, 13), (118, 17), 5, PALETTE["o"])
+
+
+def _draw_saucer(canvas: Canvas, step: int) -> None:
+    """A flying saucer with lamps in turn and a beam of light below it."""
+    for k in range(8):
+        canvas.box(52 - k * 2, 26 + k * 3, 24 + k * 4, 2, PALETTE["y"])
+    canvas.dot((64, 12), 20, PALETTE["s"])
+    canvas.line((40, 20), (88, 20), 12, PALETTE["l"])
+    canvas.outline()
+    for i in range(5):
+        canvas.dot((44 + i * 10, 20), 5, PALETTE["r"] if (i + step) % art.STEPS == 0 else INK)
+
+
 _LASTING = {
     "flood": _draw_flood,
     "alarm": _draw_alarm,
@@ -353,4 +407,8 @@ _LASTING = {
     "lights": _draw_lights,
     "carpet": _draw_carpet,
     "fence": _draw_fence,
+    "ghost": _draw_ghost,
+    "comet": _draw_comet,
+    "dragon": _draw_dragon,
+    "saucer": _draw_saucer,
 }
