@@ -20,11 +20,13 @@ from tqdm.auto import tqdm
 from timescope_lite import __version__
 from timescope_lite.common import UserError, atomic_path, data_root, from_mapping, write_json
 from timescope_lite.model.frame_encoder import FrameEncoder
-from timescope_lite.text import ABSENT, ANSWER, CHAIN_LOSS, DIRECT, NO_LOSS, NUM_SECONDS, PAD, THINK, TIME_LOSS, WINDOW, Writer
+from timescope_lite.text import ABSENT, ANSWER, CHAIN_LOSS, DIRECT, NO_LOSS, NUM_SECONDS, PAD, SO, THINK, TIME_LOSS, WINDOW, Writer
 from timescope_lite.video import read_frames, write_mp4
+from timescope_lite.world.camera import Camera
 from timescope_lite.world.domain import (
     COLOURS,
     EFFECT,
+    LASTING,
     NUM_ACTIVITIES,
     NUM_NOUNS,
     NUM_TRACKS,
@@ -37,7 +39,7 @@ from timescope_lite.world.domain import (
 )
 from timescope_lite.world.render import render_frames, render_video, to_model_size
 from timescope_lite.world.story import Story, StoryConfig, tell
-from timescope_lite.world.tasks import Question, ask, ask_absent, in_words, solve
+from timescope_lite.world.tasks import Question, ask, ask_absent, in_words, person_phrase, solve
 
 MAX_CODEC_ERROR = 12.0  # mean absolute difference per channel, of 255, between a drawn and a decoded picture
 
@@ -54,24 +56,37 @@ class FeatureSource(Protocol):
 
 
 class Symbols:
-    """What there is to name in a picture, as classes over all domains: colour and noun of place and sign, effect, and what each track does."""
+    """What there is to name in a picture, as classes over all domains: colour and noun of place and sign, effect, and what each track does.
+
+    In the core town, whose stories have no oddities, these are no classes.
+    """
 
     def __init__(self, domains: Sequence[Domain]) -> None:
         self.domains = list(domains)
         nouns = list(dict.fromkeys(noun for d in domains for noun in d.places))
         self._noun = {d.name: np.array([nouns.index(n) for n in d.places]) for d in domains}
-        self.sizes = (6, len(nouns), 6, len(nouns), 1 + len(SHOWN)) + (1 + NUM_ACTIVITIES * len(domains),) * NUM_TRACKS
+        self.shown = LASTING if all(d.core for d in domains) else SHOWN
+        self.sizes = (6, len(nouns), 6, len(nouns), 1 + len(self.shown)) + (1 + NUM_ACTIVITIES * len(domains),) * NUM_TRACKS
 
     def named(self) -> dict[str, tuple[int, int]]:
         """Part of a phrase -> the field and class that it names (places by colour and noun, effects, activities)."""
         named: dict[str, tuple[int, int]] = {colour: (0, i) for i, colour in enumerate(COLOURS)}
-        named |= {effect: (4, i + 1) for i, effect in enumerate(SHOWN)}
+        named |= {effect: (4, i + 1) for i, effect in enumerate(self.shown)}
         for number, domain in enumerate(self.domains):
             named |= {noun: (1, int(i)) for noun, i in zip(domain.places, self._noun[domain.name], strict=True)}
             for word in range(NUM_TRACKS * NUM_ACTIVITIES):
                 track, activity = divmod(word, NUM_ACTIVITIES)
                 named[domain.activity(word)] = (5 + track, 1 + activity + NUM_ACTIVITIES * number)
         return named
+
+    def people(self) -> dict[str, tuple[int, list[int]]]:
+        """A person by colour and thing (`tasks.person_phrase`) -> the field and the four classes, one per verb, that show it."""
+        found: dict[str, tuple[int, list[int]]] = {}
+        for number, domain in enumerate(self.domains):
+            for word in range(NUM_TRACKS * NUM_ACTIVITIES):
+                track, activity = divmod(word, NUM_ACTIVITIES)
+                found.setdefault(person_phrase(domain, word), (5 + track, []))[1].append(1 + activity + NUM_ACTIVITIES * number)
+        return found
 
     def classes(self, domain: Domain, states: np.ndarray) -> np.ndarray:
         """State rows (F, 7) -> classes (F, 9); activity classes are numbered domain by domain, 0 is idle."""
@@ -111,23 +126,30 @@ class SymbolicSource:
     def directions(self) -> dict[str, Tensor]:
         """Where each part of a phrase lies in feature space (for TimeScope.align)."""
         eye = torch.eye(self.width)
-        return {part: eye[int(self._first[field]) + cls] for part, (field, cls) in self.symbols.named().items()}
+        people = {
+            part: eye[[int(self._first[field]) + c for c in classes]].mean(0) for part, (field, classes) in self.symbols.people().items()
+        }
+        return people | {part: eye[int(self._first[field]) + cls] for part, (field, cls) in self.symbols.named().items()}
 
 
 class PixelSource:
-    """Pictures drawn at 1 frame per second, through the frozen frame encoder. Slower than a cache, endless in variety."""
+    """Pictures drawn at 1 frame per second, through the frozen frame encoder. Slower than a cache, endless in variety.
 
-    def __init__(self, encoder: FrameEncoder, domains: Sequence[Domain], batch_frames: int = 256) -> None:
-        self.encoder, self.symbols, self.batch_frames = encoder, Symbols(domains), batch_frames
+    With `cameras` every story is filmed by a camera of its own that shakes, drifts or is walked past.
+    """
+
+    def __init__(self, encoder: FrameEncoder, domains: Sequence[Domain], batch_frames: int = 256, cameras: bool = False) -> None:
+        self.encoder, self.symbols, self.batch_frames, self.cameras = encoder, Symbols(domains), batch_frames, cameras
         self.width, self.tokens_per_frame = encoder.config.feature_width, encoder.config.tokens_per_frame
 
     def pictures(self, story: Story, rng: np.random.Generator) -> Iterator[Tensor]:
         """uint8 (n, 64, 64, 3) in turn, with the noise that a video codec leaves."""
         seconds = np.arange(story.num_seconds, dtype=float)
+        camera = Camera.draw(rng) if self.cameras else Camera(0)
         for at in range(0, story.num_seconds, self.batch_frames):
             chosen = slice(at, at + self.batch_frames)
-            pixels = to_model_size(render_frames(story.domain, story.states[chosen], seconds[chosen]))
-            yield torch.from_numpy(like_a_codec(pixels, rng))
+            drawn = camera.film(render_frames(story.domain, story.states[chosen], seconds[chosen]), seconds[chosen])
+            yield torch.from_numpy(like_a_codec(to_model_size(drawn), rng))
 
     def features(self, story: Story, rng: np.random.Generator) -> Tensor:
         """(F, K, width)."""
@@ -142,7 +164,8 @@ class PixelSource:
         """Where each part of a phrase lies in feature space: the frame encoder's own classifiers, centred per field."""
         heads = cast("list[nn.Linear]", list(self.encoder.heads))
         weights = [(head.weight - head.weight.mean(0)) * self.encoder.std for head in heads]
-        return {part: weights[field][cls] for part, (field, cls) in self.symbols.named().items()}
+        people = {part: weights[field][classes].mean(0) for part, (field, classes) in self.symbols.people().items()}
+        return people | {part: weights[field][cls] for part, (field, cls) in self.symbols.named().items()}
 
 
 class CachedSource:
@@ -214,7 +237,7 @@ def like_a_codec(pixels: np.ndarray, rng: np.random.Generator, strength: float =
 @dataclass(frozen=True)
 class Mix:
     """What a training step asks for. `kinds` are weights; `think`, `coarse`, `absent` are the shares of questions with reasoning, with a window as answer, and
-    without an answer in their video.
+    without an answer in their video. `hallucinated` is the teacher's dial: the share of hops in a chain that are wrong (0: exact).
     """
 
     kinds: Mapping[str, float]
@@ -223,6 +246,7 @@ class Mix:
     jitter_s: tuple[int, int] = (-2, 4)
     misplaced: float = 0.0
     absent: float = 0.0
+    hallucinated: float = 0.0
 
 
 @dataclass
@@ -247,11 +271,16 @@ class Batch:
 
 
 class Pile:
-    """Endless training data over some domains; every batch follows from (seed, step)."""
+    """Endless training data over some domains; every batch follows from (seed, step). Outside the core town stories have oddities, questions more phrasings."""
 
     def __init__(self, domains: Sequence[Domain], source: FeatureSource, writer: Writer, seed: int, frames_per_segment: int = 16) -> None:
         self.domains, self.source, self.writer, self.seed = list(domains), source, writer, seed
-        self.story, self.frames_per_segment = StoryConfig(), frames_per_segment
+        core = all(domain.core for domain in domains)
+        self.story, self.frames_per_segment, self.phrasing = (
+            StoryConfig(oddities=not core),
+            frames_per_segment,
+            "core" if core else "trained",
+        )
 
     def batch(self, step: int, num_seconds: int, videos: int, questions: int, mix: Mix, stride: int = 1) -> Batch:
         """Draw `videos` stories of `num_seconds` with `questions` questions each; of their frames, one a second, keep every `stride`-th.
@@ -275,10 +304,14 @@ class Pile:
         )
 
     def _row(self, story: Story, clock: int, mix: Mix, rng: np.random.Generator, stride: int = 1) -> _Row:
-        question = draw_question(story, mix.kinds, rng, absent=rng.random() < mix.absent)
+        question = draw_question(story, mix.kinds, rng, rng.random() < mix.absent, self.phrasing)
         fine = rng.random() >= mix.coarse and not question.absent
         think = rng.random() < mix.think
-        tokens, loss = write_example(self.writer, story, question, clock, fine, think, stride)
+        if question.kind == "captions":
+            fine, (tokens, loss) = True, write_captions(self.writer, story, question, clock, stride)
+        else:
+            chain = hallucinate(self.writer, story, question, mix.hallucinated, rng) if mix.hallucinated else None
+            tokens, loss = write_example(self.writer, story, question, clock, fine, think, stride, chain)
         window = augmented_window(question, story.num_seconds, self.frames_per_segment, mix, rng)
         return _Row(tokens, loss, fine, window, question.kind)
 
@@ -292,11 +325,13 @@ class _Row:
     kind: str
 
 
-def draw_question(story: Story, kinds: Mapping[str, float], rng: np.random.Generator, absent: bool = False) -> Question:
+def draw_question(
+    story: Story, kinds: Mapping[str, float], rng: np.random.Generator, absent: bool = False, phrasing: str = "core"
+) -> Question:
     """A question whose kind is drawn by weight; a kind that the story does not offer is drawn again. UserError if it seems to offer none of them."""
     names, weights = list(kinds), np.array(list(kinds.values()), dtype=float)
     for _ in range(1000):
-        question = (ask_absent if absent else ask)(story, names[int(rng.choice(len(names), p=weights / weights.sum()))], rng)
+        question = (ask_absent if absent else ask)(story, names[int(rng.choice(len(names), p=weights / weights.sum()))], rng, phrasing)
         if question is not None:
             return question
     raise UserError(
@@ -305,20 +340,62 @@ def draw_question(story: Story, kinds: Mapping[str, float], rng: np.random.Gener
 
 
 def write_example(
-    writer: Writer, story: Story, question: Question, clock: int, fine: bool, think: bool, stride: int = 1
+    writer: Writer,
+    story: Story,
+    question: Question,
+    clock: int,
+    fine: bool,
+    think: bool,
+    stride: int = 1,
+    chain: list[int] | None = None,
 ) -> tuple[list[int], list[int]]:
-    """Token ids of one training example and, per position, what it must predict next.
+    """Token ids of one training example and, per position, what it must predict next. `chain`: what a teacher says instead of the true reasoning.
 
     Layout: question, <think> or <direct>, [reasoning, <so>], <window> start end (of the chapter), or <answer> start end (of the event); where the evidence is
-    absent, <window> <absent>. The question and the tags are given, so nothing is to be learned there.
+    absent, <window> <absent>. The question and the tags are given, so nothing is to be learned there. A vocabulary with the word `clue` has the fine stage
+    write `clue start end` for each of the question's clues before its answer; then it must choose between `clue` and <answer>, too.
     """
     prompt = [*writer.question(story, question), THINK if think else DIRECT]
-    chain = writer.chain(story, question) if think else []
+    reasoning = [] if not think else writer.chain(story, question) if chain is None else chain
     span = (question.start_s, question.end_s) if fine else (question.window_start_s, question.window_end_s)
-    times = [ABSENT] if question.absent else writer.interval(span[0] / stride, span[1] / stride, clock)
-    tokens = [*prompt, *chain, ANSWER if fine else WINDOW, *times]
-    loss = [NO_LOSS] * (len(prompt) - 1) + [CHAIN_LOSS] * len(chain) + [NO_LOSS] + [TIME_LOSS] * len(times) + [NO_LOSS]
+    interval = lambda start_s, end_s: writer.interval(start_s / stride, end_s / stride, clock)  # noqa: E731
+    times = [ABSENT] if question.absent else interval(*span)
+    clues = [(writer.clue, *interval(*clue)) for clue in question.clues] if think and fine and writer.clue else []
+    choice = CHAIN_LOSS if think and fine and writer.clue else NO_LOSS  # of the tag that comes next
+    tokens = [*prompt, *reasoning, *(token for clue in clues for token in clue), ANSWER if fine else WINDOW, *times]
+    loss = [NO_LOSS] * (len(prompt) - 1) + [CHAIN_LOSS] * len(reasoning) + [choice]
+    loss += [TIME_LOSS, TIME_LOSS, choice] * len(clues) + [TIME_LOSS] * len(times) + [NO_LOSS]
     return tokens, loss
+
+
+def write_captions(
+    writer: Writer, story: Story, question: Question, clock: int, stride: int = 1, most: int = 6
+) -> tuple[list[int], list[int]]:
+    """An example of dense captioning: the first events that lie in a chapter, `activity start end` each in the order of their starts, overlapping, then <so>."""
+    prompt = [*writer.question(story, question), THINK]
+    tokens, loss = list(prompt), [NO_LOSS] * (len(prompt) - 1)
+    for event in events_of(story, question)[:most]:
+        span = float(story.event_start[event]) / stride, float(story.event_end[event]) / stride
+        tokens += [int(writer.tokens[story.domain.name].activity[story.event_word[event]]), *writer.interval(*span, clock)]
+        loss += [CHAIN_LOSS, TIME_LOSS, TIME_LOSS]
+    return [*tokens, SO], [*loss, CHAIN_LOSS, NO_LOSS]
+
+
+def events_of(story: Story, question: Question) -> list[int]:
+    """The events that lie in the chapter of a question, by start, then by track."""
+    inside = np.flatnonzero((story.event_start >= question.window_start_s) & (story.event_end <= question.window_end_s))
+    return [int(i) for i in inside[np.lexsort((story.event_word[inside], story.event_start[inside]))]]
+
+
+def hallucinate(writer: Writer, story: Story, question: Question, share: float, rng: np.random.Generator) -> list[int]:
+    """The reasoning of a teacher who is wrong about `share` of the hops, each alone: another place, activity, person or thing that lasts, as plausible."""
+    tokens, chain = writer.tokens[story.domain.name], writer.chain(story, question)
+    alike = [tokens.place, tokens.activity, tokens.person, tokens.effect[1:], np.array(writer.ordinals)]
+    wrong = rng.random(len(chain) - 1) < share
+    for i in np.flatnonzero(wrong):
+        others = next((group[(group != chain[i]) & (group != PAD)] for group in alike if chain[i] in group), np.array([]))
+        chain[int(i)] = int(rng.choice(others)) if len(others) else chain[int(i)]
+    return chain
 
 
 def augmented_window(question: Question, num_seconds: int, S: int, mix: Mix, rng: np.random.Generator) -> tuple[int, int]:

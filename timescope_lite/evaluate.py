@@ -8,19 +8,22 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm.auto import tqdm
 
 from timescope_lite.baselines import NO_BUDGET, OWN_TRAINING, SHOWN_THE_TRUTH, SYSTEMS, Video
 from timescope_lite.common import UserError, atomic_path, pick_device
-from timescope_lite.corpus import Item, build, get_split, read_questions
+from timescope_lite.corpus import Item, build, get_split, plan, read_questions, split_folder, story_of
 from timescope_lite.grounding import TINY, Answer, feature_stream
 from timescope_lite.intervals import Interval, covers, parse_intervals, tiou
 from timescope_lite.metrics import bootstrap, calibration_error
 from timescope_lite.model.checkpoint import Checkpoint, from_manifest, load, manifest_of, same_encoder
 from timescope_lite.results import Metric, write_result
 from timescope_lite.text import THINK, Writer
+from timescope_lite.video import write_mp4
 from timescope_lite.world.domain import load_domains
+from timescope_lite.world.render import render_video
 
 BUDGETS = (64, 128, 256)
 
@@ -250,8 +253,11 @@ def evaluate(
     systems: Sequence[str] = tuple(SYSTEMS),
     budgets: Sequence[float] = BUDGETS,
     root: Path | None = None,
+    videos: int | None = None,
 ) -> Path:
     """Score systems, or a file of predictions, on a split; writes rows.jsonl and then result.json into `out`, and returns the latter's path.
+
+    `videos` takes only so many of the split's videos, spread evenly over it, and renders no others.
 
     A control whose own weights are not at hand is left out, and the result says so: with another's weights it would lose by starvation. So is a system
     that is shown the true window where there is none.
@@ -273,8 +279,7 @@ def evaluate(
         raise UserError(
             f"no weights for {', '.join(left_out)} are at hand: name a folder with a manifest that has them (--checkpoints data/checkpoints)"
         )
-    folder = build(split, seed, root)
-    items = read_questions(folder)
+    folder, items = _some(split, seed, root, videos)
     rows = score_predictions(items, given) if given is not None else []
     rows += _evaluate_weights(weights, folder, items, systems, budgets) if weights else []
     with atomic_path(Path(out) / "rows.jsonl") as temporary:
@@ -285,10 +290,31 @@ def evaluate(
         out,
         name=f"evaluate-{folder.name}",
         metrics=summarise(rows) | differences(rows),
-        config={"split": split, "systems": list(systems), "budgets": list(budgets)} | about,
+        config={"split": split, "videos": len({item.video for item in items}), "systems": list(systems), "budgets": list(budgets)} | about,
         seed=get_split(split).seed if seed is None else seed,
         wall_s=round(time.time() - started, 1),
     )
+
+
+def _some(split: str, seed: int | None, root: Path | None, videos: int | None) -> tuple[Path, list[Item]]:
+    """The folder of a split and its questions, or those about `videos` of its videos, of which only these are rendered."""
+    folder = split_folder(split, seed, root)
+    if videos is None or (folder / "split.json").is_file():
+        items = read_questions(build(split, seed, root))
+    else:
+        items = [item for _, asked in plan(split, seed) for item in asked]
+    names = list(dict.fromkeys(item.video for item in items))
+    if videos is None:
+        return folder, items
+    if not 1 <= videos <= len(names):
+        raise UserError(f"videos is {videos}: expected 1 to {len(names)}, so many has split {split!r}")
+    chosen = [names[i] for i in np.linspace(0, len(names) - 1, videos).round().astype(int)]
+    for item in {item.video: item for item in items if item.video in chosen}.values():
+        if not (folder / item.video).is_file():
+            write_mp4(
+                folder / item.video, render_video(story_of(item).domain, story_of(item).states, get_split(split).fps), get_split(split).fps
+            )
+    return folder, [item for item in items if item.video in chosen]
 
 
 def _evaluate_weights(

@@ -924,3 +924,130 @@ def distributions(
         axes.text(0.99, 0.82, name, transform=axes.transAxes, ha="right", fontsize=15, color=colour, fontweight="bold")
     panels[-1].set_xlabel(f"{xlabel}; shaded: {marked}")
     return figure
+
+
+# --- systems against each other ---------------------------------------------------------------------------------------------------
+
+
+@styled
+def estimate_rows(
+    rows: Mapping[str, Mapping[str, Estimate]],
+    title: str = "",
+    xlabel: str = "value with 95 % interval",
+    marks: Mapping[str, float] | None = None,
+    zero: bool = False,
+) -> Picture:
+    """Rows under each other, in each a dot with its interval per series, one colour a series; `marks` are named lines, such as a prediction.
+
+    `rows` maps a row to {series: estimate}; a series may be missing from a row. Raises UserError without a single estimate.
+    """
+    series = list(dict.fromkeys(name for row in rows.values() for name in row))
+    if not series:
+        raise UserError("estimate_rows needs at least one row with one estimate")
+    listed = "; ".join(f"{row}: " + ", ".join(f"{name} {_said(entry)}" for name, entry in given.items()) for row, given in rows.items())
+    listed += "".join(f"; marked: {name} {x:.2f}" for name, x in (marks or {}).items())
+    step = 0.8 / len(series)
+    figure, axes = _picture(title or listed, f"{title}. Dots with intervals. {listed}.", 2.1 + len(rows) * (0.3 + 0.3 * len(series)))
+    for y, given in enumerate(rows.values()):
+        for name, entry in given.items():
+            i = series.index(name)
+            _dot(axes, entry, y + (i - (len(series) - 1) / 2) * step, CYCLE[i % len(CYCLE)])
+    for name, x in (marks or {}).items():
+        axes.axvline(x, color=BLACK, lw=2, ls="--")
+        axes.annotate(name, (x, 1), (6, 4), xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=13)
+    axes.set(yticks=range(len(rows)), yticklabels=list(rows), ylim=(len(rows) - 0.45, -0.55), xlabel=xlabel)
+    low, high = axes.get_xlim()
+    axes.set_xlim(low, high + 0.2 * (high - low))  # room for the numbers
+    axes.grid(axis="x", color=PALE)
+    axes.tick_params(axis="y", length=0)
+    if zero:
+        axes.axvline(0, color=BLACK, lw=1.5, ls=":")
+    if len(series) > 1:
+        handles = [Line2D([], [], marker="o", ls="", ms=12, color=CYCLE[i % len(CYCLE)]) for i in range(len(series))]
+        figure.legend(handles, series, loc="outside lower center", ncols=min(len(series), 4))
+    return figure
+
+
+def _dot(axes: Axes, entry: Estimate, y: float, colour: str) -> None:
+    """A dot with its interval at height y, the numbers to its right."""
+    value, low, high = _estimate(entry)
+    if low is not None and high is not None:
+        axes.plot([low, high], [y, y], color=colour, lw=5, solid_capstyle="round", alpha=0.55)
+    axes.plot(value, y, "o", color=colour, ms=11, mec="white", zorder=4)
+    right = max(value, high if high is not None else value)
+    axes.annotate(_said(entry), (right, y), (10, 0), textcoords="offset points", va="center", fontsize=12, color=colour)
+
+
+@styled
+def outcome_bars(rows: Mapping[str, Mapping[str, Estimate]], colours: Mapping[str, str], title: str = "") -> Picture:
+    """What became of the questions, a bar per row, cut into outcomes whose shares sum to 1; in each part its share and 95 % interval.
+
+    `rows` maps a row to {outcome: share}, `colours` an outcome to its colour. Raises UserError if the shares of a row do not sum to 1.
+    """
+    for name, row in rows.items():
+        if abs(sum(_estimate(entry)[0] for entry in row.values()) - 1) > 1e-6:
+            raise UserError(f"outcome_bars: the shares of {name!r} do not sum to 1")
+    listed = "; ".join(f"{name}: " + ", ".join(f"{what} {_said(entry)}" for what, entry in row.items()) for name, row in rows.items())
+    figure, axes = _picture(title or listed, f"{title}. Bars cut into outcomes. {listed}.", height=1.9 + 0.85 * len(rows))
+    for y, row in enumerate(rows.values()):
+        left = 0.0
+        for what, entry in row.items():
+            value = _estimate(entry)[0]
+            axes.barh(y, value, left=left, height=0.7, color=colours[what], ec="white", lw=1.5)
+            light = np.dot(to_rgb(colours[what]), (0.3, 0.59, 0.11)) > 0.55
+            said = _said(entry).replace(" ", "\n", 1) if value > 0.08 else f"{value:.2f}"
+            if value > 0.03:
+                axes.text(left + value / 2, y, said, ha="center", va="center", fontsize=12, color=BLACK if light else "white")
+            left += value
+    axes.set(yticks=range(len(rows)), yticklabels=list(rows), xlim=(0, 1), xlabel="share of the questions")
+    axes.tick_params(axis="y", length=0)
+    axes.invert_yaxis()
+    handles = [Line2D([], [], marker="s", ls="", ms=13, color=colour) for colour in colours.values()]
+    figure.legend(handles, list(colours), loc="outside lower center", ncols=2)
+    return figure
+
+
+@styled
+def failure_gallery(cases: Mapping[str, Scene], title: str = "") -> Picture:
+    """Answers under each other: what happened in one sentence, the video as a strip with window, answer and truth, and frames of both.
+
+    `cases` maps a sentence to its Scene; frames of the truth and of the answer have their colours, frames of both are black. UserError without a case.
+    """
+    if not cases:
+        raise UserError("failure_gallery needs at least one case")
+    figure = Picture(figsize=(12.8, 0.6 + 3.6 * len(cases)), layout="constrained")
+    spans = [
+        f"{said} Task: {s.task} Truth {mm_ss(s.truth[0])} to {mm_ss(s.truth[1])}, "
+        f"answer {' to '.join(map(mm_ss, s.answer)) if s.answer else 'none'}"
+        for said, s in cases.items()
+    ]
+    figure.alt_text = f"{title}. Strips of whole videos with frames. {'; '.join(spans)}."
+    figure.suptitle(textwrap.fill(title, 100), x=0.012, ha="left", fontsize=17, fontweight="bold")
+    parts = figure.subfigures(len(cases), 1, squeeze=False)[:, 0]
+    for part, (said, scene) in zip(parts, cases.items(), strict=True):
+        part.suptitle(f"{textwrap.fill(said, 138)}\n“{scene.task}”", x=0.012, ha="left", fontsize=13)
+        grid = part.add_gridspec(2, len(scene.frames), height_ratios=(0.3, 1))
+        _marked_strip(part.add_subplot(grid[0, :]), scene)
+        for i, (time_s, pixels) in enumerate(scene.frames):
+            axes = part.add_subplot(grid[1, i], xticks=[], yticks=[])
+            axes.imshow(pixels, interpolation="nearest")
+            named = [n for n, span in (("truth", scene.truth), ("answer", scene.answer)) if span and span[0] <= time_s < span[1]]
+            axes.spines[:].set(visible=True, color={"truth": TRUTH, "answer": ANSWER}.get("".join(named), BLACK), lw=4)
+            axes.set_xlabel(f"{' and '.join(named)} {mm_ss(int(time_s))}", fontsize=13)
+    return figure
+
+
+def _marked_strip(axes: Axes, scene: Scene) -> None:
+    """A whole video as its chapters, the window framed, marks over the truth and under the answer."""
+    axes.set(xlim=(0, scene.duration_s), ylim=(0, 1), yticks=[])
+    axes.spines[["left", "bottom"]].set_visible(False)
+    for start, end, _, colour in scene.chapters:
+        axes.axvspan(start, end, color=colour, lw=0)
+        axes.axvline(start, color="white", lw=0.8)
+    if scene.window:
+        axes.axvspan(*scene.window, fill=False, ec=BLACK, lw=3, clip_on=False, zorder=4)
+    for span, colour, y, marker in ((scene.truth, TRUTH, 1.25, "v"), (scene.answer, ANSWER, -0.25, "^")):
+        if span:
+            axes.plot([sum(span) / 2], [y], marker, color=colour, ms=12, mec="white", clip_on=False, zorder=5)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda t, _: mm_ss(t)))
+    axes.tick_params(axis="x", length=0, pad=9, labelsize=12)

@@ -16,20 +16,30 @@ from functools import cached_property
 import numpy as np
 
 from timescope_lite.common import UserError
-from timescope_lite.world.domain import COLOURS, LASTING, NUM_ACTIVITIES, NUM_PLACES, NUM_TRACKS, VERBS, Domain
+from timescope_lite.world.domain import COLOURS, LASTING, NUM_ACTIVITIES, NUM_PLACES, NUM_TRACKS, SHOWN, VERBS, Domain
 from timescope_lite.world.story import Story
-from timescope_lite.world.tasks import TEMPLATES, Question
+from timescope_lite.world.tasks import CORE_KINDS, ORDINALS, PHRASINGS, TEMPLATES, Question, person_phrase
 
 SPECIALS = ("<pad>", "<think>", "<direct>", "<so>", "<window>", "<answer>", "<absent>")
 PAD, THINK, DIRECT, SO, WINDOW, ANSWER, ABSENT = range(len(SPECIALS))
 STOP_WORDS = frozenset(
-    "a an the does do did is are there of in at to from on we it they what find follow moment me show for bring same person right next time string".split()
+    "a an the does do did is are there of in at to from on we it they what find follow moment me show for bring same person right next time string "
+    "with that was be who or here four seconds can".split()
 )
 # Surface forms that mean a known word.
-SYNONYMS = {"darkness": "dark", "signs": "sign", "fires": "fire", "alarms": "alarm", "floods": "flood"}
+SYNONYMS = {
+    "darkness": "dark",
+    "signs": "sign",
+    "fires": "fire",
+    "alarms": "alarm",
+    "floods": "flood",
+    "point": "points",
+    "changes": "change",
+}
 NUM_SECONDS = 8192  # codes of the clock: more than two hours at 1 frame per second
 # What a position asks of the model when it is supervised: nothing, a word of the reasoning, a time code.
 NO_LOSS, CHAIN_LOSS, TIME_LOSS = 0, 1, 2
+CLUE = "clue"  # the phrase before an interval that the fine stage finds on its way to the answer
 
 
 def plain_words(text: str) -> list[str]:
@@ -61,14 +71,27 @@ class Vocabulary:
 
     @classmethod
     def of(cls, domains: Iterable[Domain]) -> Vocabulary:
-        """The phrases that questions and reasoning about these domains need."""
+        """The phrases that questions and reasoning about these domains need: those of the core town, or those of the whole one."""
         domains = list(domains)
-        found = dict.fromkeys(word for texts in TEMPLATES.values() for text in texts for word in plain_words(re.sub(r"\{.\}", " ", text)))
-        found |= dict.fromkeys(LASTING)
+        core = all(domain.core for domain in domains)
+        texts = [
+            text
+            for kind in TEMPLATES
+            if kind in CORE_KINDS or not core
+            for text in TEMPLATES[kind][PHRASINGS["core"] if core else slice(None)]
+        ]
+        found = dict.fromkeys(word for text in texts for word in plain_words(re.sub(r"\{.\}", " ", text)))
+        found |= dict.fromkeys(LASTING if core else (*SHOWN, *ORDINALS, CLUE))
         for domain in domains:
+            words = range(NUM_TRACKS * NUM_ACTIVITIES)
             found |= dict.fromkeys(domain.place(i) for i in range(NUM_PLACES))
-            found |= dict.fromkeys(domain.activity(w) for w in range(NUM_TRACKS * NUM_ACTIVITIES))
+            found |= dict.fromkeys(domain.activity(w) for w in words)
+            found |= {} if core else dict.fromkeys(person_phrase(domain, w) for w in words)
         return cls(tuple(found))
+
+    def knows(self, domain: Domain) -> bool:
+        """Whether these phrases were made for this domain, among others."""
+        return domain.activity(0) in self.id_of
 
     @cached_property
     def id_of(self) -> dict[str, int]:
@@ -136,7 +159,7 @@ class Vocabulary:
 
     def samples(self) -> list[str]:
         """Three tasks in this vocabulary, for error messages and help."""
-        activity = next((p for p in self.phrases if len(p.split()) == 3), "")
+        activity = next((p for p in self.phrases if len(p.split()) == 3 and not p.startswith("somebody ")), "")
         place = next((p for p in self.phrases if len(p.split()) == 2 and p.split()[0] in COLOURS), "")
         role, verb, thing = activity.split() if activity else ("", "", "")
         return [
@@ -163,54 +186,89 @@ class DomainTokens:
 
     place: np.ndarray
     activity: np.ndarray
+    person: np.ndarray
     effect: np.ndarray
 
     @classmethod
     def of(cls, domain: Domain, vocabulary: Vocabulary) -> DomainTokens:
-        """The token ids of this domain's places (144,), activities (64,) and effects (7,; the first is none)."""
-        ids = vocabulary.id_of
+        """The token ids of this domain's places (144,), activities (64,), persons by colour and thing (64,) and of what is shown (15,; the first is none).
+
+        What a vocabulary of the core town has no word for is PAD.
+        """
+        ids, words = vocabulary.id_of, range(NUM_TRACKS * NUM_ACTIVITIES)
         return cls(
             place=np.array([ids[domain.place(i)] for i in range(NUM_PLACES)]),
-            activity=np.array([ids[domain.activity(w)] for w in range(NUM_TRACKS * NUM_ACTIVITIES)]),
-            effect=np.array([PAD] + [ids[effect] for effect in LASTING]),
+            activity=np.array([ids[domain.activity(w)] for w in words]),
+            person=np.array([ids.get(person_phrase(domain, w), PAD) for w in words]),
+            effect=np.array([PAD] + [ids.get(effect, PAD) for effect in SHOWN]),
         )
 
 
 class Writer:
-    """Writes questions, reasoning and times as token ids for one vocabulary (used by training, evaluation and `ground` alike)."""
+    """Writes questions, reasoning and times as token ids for one vocabulary (used by training, evaluation and `ground` alike).
+
+    Of `domains` it takes those that the vocabulary was made for, of the paraphrases those whose words it has.
+    """
 
     def __init__(self, vocabulary: Vocabulary, domains: Iterable[Domain]) -> None:
         self.vocabulary = vocabulary
-        self.tokens = {domain.name: DomainTokens.of(domain, vocabulary) for domain in domains}
+        self.tokens = {domain.name: DomainTokens.of(domain, vocabulary) for domain in domains if vocabulary.knows(domain)}
         self.templates = {kind: [self._parse(text) for text in texts] for kind, texts in TEMPLATES.items()}
+        self.clue = vocabulary.id_of.get(CLUE)
+        self.ordinals = [vocabulary.id_of.get(word, PAD) for word in ORDINALS]
 
-    def _parse(self, text: str) -> list[int | str]:
-        pieces = re.split(r"(\{.\})", text)
-        return [
-            token
-            for piece in pieces
-            for token in ([piece] if piece.startswith("{") else [self.vocabulary.id_of[word] for word in plain_words(piece)])
-        ]
+    def _parse(self, text: str) -> list[int | str] | None:
+        tokens: list[int | str] = []
+        for piece in re.split(r"(\{.\})", text):
+            words = [piece] if piece.startswith("{") else plain_words(piece)
+            if any(not word.startswith("{") and word not in self.vocabulary.id_of for word in words):
+                return None
+            tokens += [word if word.startswith("{") else self.vocabulary.id_of[word] for word in words]
+        return tokens
 
     def question(self, story: Story, question: Question) -> list[int]:
-        """Token ids of a drawn question: the same as `vocabulary.encode(in_words(story, question))`, without the string."""
+        """Token ids of a drawn question: the same as `vocabulary.encode(in_words(story, question))`, without the string.
+
+        UserError if the vocabulary lacks a word of it.
+        """
+        template = self.templates[question.kind][question.template_idx]
+        if template is None:
+            raise UserError(
+                f"this model's vocabulary lacks a word of {TEMPLATES[question.kind][question.template_idx]!r}; take the model of the whole town"
+            )
         tokens = self.tokens[story.domain.name]
-        what = {name: tokens.activity[word] for name, word in (("{A}", question.word), ("{B}", question.other)) if word >= 0}
-        named = {"{P}": tokens.place[question.path[0]]} if question.path else {}
-        fill = what | named | {"{D}": what.get("{A}"), "{E}": tokens.effect[question.effect]}
-        return [int(fill[t]) if isinstance(t, str) else t for t in self.templates[question.kind][question.template_idx]]
+        fill = {"{E}": tokens.effect[question.effect], "{N}": self.ordinals[question.ordinal - 1]}
+        if question.word >= 0:
+            fill |= {"{A}": tokens.activity[question.word], "{D}": tokens.activity[question.word], "{X}": tokens.person[question.word]}
+        if question.other >= 0:
+            fill["{B}"] = tokens.activity[question.other]
+        if question.path:
+            fill["{P}"] = tokens.place[question.path[0]]
+        return [int(fill[t]) if isinstance(t, str) else t for t in template]
 
     def chain(self, story: Story, question: Question) -> list[int]:
-        """The reasoning: the places that one visits on the way, what to look for there, then <so>. Where the evidence is absent, <so> alone."""
+        """The reasoning: the places that one visits on the way, what to look for there, then <so>. Where the evidence is absent, <so> alone.
+
+        A consequence and an oddity have no way that the question names: first what it is, then where.
+        """
         return self.reasoning(story.domain.name, question)
 
     def reasoning(self, domain: str, question: Question) -> list[int]:
         """`chain` where only the domain's name is at hand."""
         if question.absent:
             return [SO]
-        tokens = self.tokens[domain]
+        tokens, kind = self.tokens[domain], question.kind.removesuffix("_at")
+        way, shown = [int(tokens.place[p]) for p in question.path], [int(tokens.effect[question.effect])]
         what = [int(tokens.activity[word]) for word in (question.word, question.other) if word >= 0]
-        return [*(int(tokens.place[p]) for p in question.path), *what, SO]
+        if kind in {"consequence", "oddity"}:
+            return [*shown, *way, SO]
+        if kind == "change":
+            what = shown
+        if kind == "attribute":
+            what = [int(tokens.person[question.word])]
+        if kind == "nth":
+            what = [self.ordinals[question.ordinal - 1], *what]
+        return [*way, *what, SO]
 
     def interval(self, start_s: float, end_s: float, clock: int) -> list[int]:
         """An interval [start_s, end_s) as two time codes: its first and its last second on a clock that shows `clock` when the video starts."""

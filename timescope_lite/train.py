@@ -33,9 +33,10 @@ from timescope_lite.model.decoder import DecoderConfig
 from timescope_lite.model.frame_encoder import FrameEncoder, FrameEncoderConfig
 from timescope_lite.model.timescope import Encoded, ModelConfig, TimeScope
 from timescope_lite.text import CHAIN_LOSS, DIRECT, NUM_SECONDS, THINK, TIME_LOSS, Vocabulary, Writer
+from timescope_lite.world.camera import Camera
 from timescope_lite.world.domain import Domain, load_domains
 from timescope_lite.world.render import render_frames, to_model_size
-from timescope_lite.world.story import tell
+from timescope_lite.world.story import StoryConfig, tell
 
 FRAMES_PER_STEP = 1024
 MAX_QUESTIONS = 64
@@ -64,6 +65,7 @@ class Phase:
     jitter_s: tuple[int, int] = (-2, 4)
     misplaced: float = 0.0
     absent: float = 0.0
+    hallucinated: float = 0.0
     budget: int | None = None
     sampled: bool = False
     muon_lr: float = 0.02
@@ -108,6 +110,34 @@ TASKS = {
     "place": 0.03,
     "next_place": 0.03,
     "effect": 0.03,
+}
+# What is asked in the whole town: twelve task types, each hop alone, and dense captions.
+TOWN_TASKS = {
+    "activity": 0.07,
+    "explicit": 0.1,
+    "sign1": 0.08,
+    "sign2": 0.08,
+    "why": 0.05,
+    "why2": 0.04,
+    "why3": 0.05,
+    "purpose": 0.07,
+    "order": 0.09,
+    "last_before": 0.08,
+    "attribute": 0.06,
+    "nth": 0.07,
+    "where": 0.03,
+    "consequence": 0.05,
+    "change": 0.05,
+    "oddity": 0.03,
+    "order_at": 0.04,
+    "last_at": 0.03,
+    "nth_at": 0.03,
+    "attribute_at": 0.03,
+    "change_at": 0.02,
+    "place": 0.02,
+    "next_place": 0.03,
+    "effect": 0.03,
+    "captions": 0.03,
 }
 WORDS = {"activity": 0.5, "explicit": 0.3, "place": 0.2}
 CURRICULUM = (
@@ -263,7 +293,7 @@ class Trainer:
         seconds = phase.draw_length(self.step, rng)
         r, stride = phase.draw_compression(seconds, rng)
         coarse = phase.coarse if phase.coarse_when_long is None or seconds <= 512 else phase.coarse_when_long
-        mix = Mix(phase.kinds, phase.think, coarse, phase.jitter_s, phase.misplaced, phase.absent)
+        mix = Mix(phase.kinds, phase.think, coarse, phase.jitter_s, phase.misplaced, phase.absent, phase.hallucinated)
         videos, questions = max(1, FRAMES_PER_STEP // seconds), min(MAX_QUESTIONS, seconds // 4)
         batch = self.pile.batch(self.step, seconds, videos, questions, mix, stride).to(self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16):
@@ -314,7 +344,10 @@ class FramePhase:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole training: single pictures, then the phases in order. `seed` and this are all that a run depends on."""
+    """A whole training: single pictures, then the phases in order. `seed` and this are all that a run depends on.
+
+    `town`: which domains (`load_domains`); outside the core town cameras are not perfect and stories have oddities.
+    """
 
     system: str
     frames: FramePhase
@@ -322,16 +355,20 @@ class Recipe:
     encoder: FrameEncoderConfig = field(default_factory=FrameEncoderConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     pool_frames: int = 80_000
+    town: str = "core"
 
     def key(self, phase_number: int, seed: int) -> str:
         """A name for the weights after a phase: recipes that agree up to there share it. Phase -1 is the frame encoder."""
-        parts: dict[str, Any] = dataclasses.asdict(self) | {
-            "phases": [dataclasses.asdict(p) for p in self.phases[: phase_number + 1]],
-            "seed": seed,
-            "system": None,
-        }
-        shared = parts if phase_number >= 0 else {name: parts[name] for name in ("frames", "encoder", "seed")}
+        parts: dict[str, Any] = dataclasses.asdict(self) | {"seed": seed, "system": None}
+        parts["phases"] = [_without_defaults(dataclasses.asdict(p), hallucinated=0.0) for p in self.phases[: phase_number + 1]]
+        shared = parts if phase_number >= 0 else {name: parts[name] for name in ("frames", "encoder", "seed", "town")}
+        shared = _without_defaults(shared, town="core")
         return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _without_defaults(values: dict[str, Any], **defaults: Any) -> dict[str, Any]:
+    """What was added to recipes later and stands at its default is left out of their keys: weights from before are found again."""
+    return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
 
 
 TRAINED_SYSTEMS = ("two_stage", "two_stage_no_cot", "single_stage", "single_stage_long", "uniform", "dense", "focus")
@@ -339,14 +376,22 @@ TRAINED_SYSTEMS = ("two_stage", "two_stage_no_cot", "single_stage", "single_stag
 
 @dataclass(frozen=True)
 class Scale:
-    """A profile of training: how many times the steps of lab, how many times those of its last phase, and the depth of the decoder."""
+    """A profile of training: how many times the steps of lab, how many times those of its last phase, the depth of the decoder, and which town."""
 
     steps: float = 1.0
     last: float = 1.0
     depth: int = 4
+    town: str = "core"
 
 
-SCALES = {"smoke": Scale(steps=0.004), "lab": Scale(), "long": Scale(last=2.0), "full": Scale(steps=2.0, depth=8)}
+SCALES = {
+    "smoke": Scale(steps=0.004),
+    "lab": Scale(),
+    "long": Scale(last=2.0),
+    "town": Scale(last=2.0, town="all"),
+    "full": Scale(steps=2.0, depth=8, town="all"),
+}
+FRAMES = {"core": FramePhase(), "all": FramePhase(stories=2800, frames_per_story=32, steps=3600)}
 
 
 def decoder_of(depth: int) -> DecoderConfig:
@@ -355,8 +400,8 @@ def decoder_of(depth: int) -> DecoderConfig:
 
 
 def recipe(profile: str, system: str = "two_stage", depth: int | None = None) -> Recipe:
-    """`smoke` proves that it runs, `lab` trains tiny on CPU cores, `long` is lab with a last phase of twice the steps (the committed weights), `full` trains
-    base, twice the steps at twice the depth. UserError for an unknown name.
+    """`smoke` proves that it runs, `lab` trains tiny on CPU cores, `long` is lab with a last phase of twice the steps (the committed weights), `town` is long
+    on all 35 domains and twelve task types, `full` trains base there, twice the steps at twice the depth. UserError for an unknown name.
 
     Plain questions about short clips come first, then reasoning and longer videos, with short clips to the end (docs/LOG.md). The controls share all phases
     up to `dense2` (the one without reasoning, which never sees a chain, only `words`) and get as many steps after it.
@@ -367,19 +412,22 @@ def recipe(profile: str, system: str = "two_stage", depth: int | None = None) ->
         raise UserError(f"no recipe for the system {system!r}: expected one of {', '.join(TRAINED_SYSTEMS)}")
     scale = SCALES[profile]
     think = 0.0 if system == "two_stage_no_cot" else 0.6
+    core = scale.town == "core"
+    tasks, longer = (TASKS, 1.0) if core else (TOWN_TASKS, 1.4)  # four times the words, twice the kinds
     phases = (
-        Phase("words", 2000, ((1.0, (32,)),), WORDS, think=0.0, coarse=0.2),
-        Phase("dense", 1000, CURRICULUM, TASKS, think=think, absent=0.03, muon_lr=0.01, adam_lr=1.5e-3),
-        Phase("dense2", 1000, ((1.0, (32, 64, 128, 256, 512)),), TASKS, think=think, absent=0.03, muon_lr=0.01, adam_lr=1.5e-3),
-        *_fine_tuning(system, think),
+        Phase("words", round(2000 * longer), ((1.0, (32,)),), WORDS, think=0.0, coarse=0.2),
+        Phase("dense", round(1000 * longer), CURRICULUM, tasks, think=think, absent=0.03, muon_lr=0.01, adam_lr=1.5e-3),
+        Phase("dense2", 1000, ((1.0, (32, 64, 128, 256, 512)),), tasks, think=think, absent=0.03, muon_lr=0.01, adam_lr=1.5e-3),
+        *_fine_tuning(system, think, tasks),
     )
-    frames = FramePhase(stories=8, frames_per_story=64, steps=20, batch=64) if profile == "smoke" else FramePhase()
+    frames = FramePhase(stories=8, frames_per_story=64, steps=20, batch=64) if profile == "smoke" else FRAMES[scale.town]
     times = [scale.steps] * (len(phases) - 1) + [scale.steps * scale.last]
     scaled = tuple(dataclasses.replace(phase, steps=max(4, round(phase.steps * by))) for phase, by in zip(phases, times, strict=True))
-    return Recipe(system, frames, scaled, decoder=decoder_of(depth or scale.depth), pool_frames=80_000 if scale.steps >= 1 else 4_000)
+    pool_frames = 80_000 if scale.steps >= 1 else 4_000
+    return Recipe(system, frames, scaled, decoder=decoder_of(depth or scale.depth), pool_frames=pool_frames, town=scale.town)
 
 
-def _fine_tuning(system: str, think: float) -> tuple[Phase, ...]:
+def _fine_tuning(system: str, think: float, tasks: Mapping[str, float]) -> tuple[Phase, ...]:
     """The two stages of SFT, in lab 200 and 1,600 steps for every system: plain localisation, then (two-stage) coarse-to-fine with temporal augmentation.
 
     The last phase takes shorter videos: a step then holds up to four times as many questions, and a reloaded window looks the same in all. An hour
@@ -405,9 +453,9 @@ def _fine_tuning(system: str, think: float) -> tuple[Phase, ...]:
     lengths, short = (MINUTES_AND_HOURS, (*SHORT, *SHORT, 3600)) if system.startswith("two_stage") else (MINUTES, SHORT)
     times = 3 if system == "single_stage_long" else 1
     return (
-        Phase("sft1", 200 * times, ((1.0, (128, 256, 512)),), TASKS, **first),
-        Phase("sft2", 600 * times, ((1.0, lengths),), TASKS, **second),
-        Phase("sft3", 1000 * times, ((1.0, short),), TASKS, **second),
+        Phase("sft1", 200 * times, ((1.0, (128, 256, 512)),), tasks, **first),
+        Phase("sft2", 600 * times, ((1.0, lengths),), tasks, **second),
+        Phase("sft3", 1000 * times, ((1.0, short),), tasks, **second),
     )
 
 
@@ -420,10 +468,10 @@ def train(plan: Recipe, out: Path, seed: int = 0, resume: bool = False, every_mi
     out, shared = Path(out), Path(shared or Path(out).parent / "shared")
     _claim(out, json.loads(json.dumps(dataclasses.asdict(plan) | {"seed": seed})), resume)
     torch.manual_seed(seed)
-    domains = list(load_domains().values())
+    domains = list(load_domains(plan.town).values())
     vocabulary = Vocabulary.of(domains)
     encoder = _frozen_encoder(plan, domains, shared, seed, out / "log.jsonl")
-    pixels = PixelSource(encoder, domains)
+    pixels = PixelSource(encoder, domains, cameras=plan.town != "core")
     source = CachedSource(pixels, seed, plan.pool_frames, shared / f"features-{plan.key(-1, seed)}")
     model = TimeScope(ModelConfig(plan.decoder, encoder.config.feature_width, feature_gain=FEATURE_GAIN, can_say_absent=True), vocabulary)
     model.align(source.directions())
@@ -438,7 +486,13 @@ def train(plan: Recipe, out: Path, seed: int = 0, resume: bool = False, every_mi
         write_tensors(shared / f"{plan.key(number, seed)}.safetensors", model.state_dict())
         right = free_running(model, Pile(domains, pixels, Writer(vocabulary, domains), seed), plan.phases[number])
         _log_row(out / "log.jsonl", {"phase": plan.phases[number].name, "validation": "free-running", **right})
-    about = {"system": plan.system, "seed": seed, "steps": {phase.name: phase.steps for phase in plan.phases}, "device": str(pick_device())}
+    about = {
+        "system": plan.system,
+        "town": plan.town,
+        "seed": seed,
+        "steps": {phase.name: phase.steps for phase in plan.phases},
+        "device": str(pick_device()),
+    }
     return save(out / f"{plan.system}.safetensors", model, encoder, about)
 
 
@@ -457,7 +511,8 @@ def free_running(model: TimeScope, pile: Pile, phase: Phase, videos: int = 6, qu
         story, features = pile.source.draw(pile.domains, seconds, (pile.seed, 10**6, i), pile.story)
         S = model.config.frames_per_segment
         memory = model.stream([(part, S) for part in features[::stride].split(S)], r)
-        asked = [draw_question(story, phase.kinds, rng) for _ in range(questions)]
+        kinds = {kind: weight for kind, weight in phase.kinds.items() if kind != "captions"}
+        asked = [draw_question(story, kinds, rng, phrasing=pile.phrasing) for _ in range(questions)]
         prompts = [[*pile.writer.question(story, q), THINK if phase.think else DIRECT] for q in asked]
         for q, prompt, coarse in zip(asked, prompts, model.coarse(memory, prompts), strict=True):
             layers = memory.mixed(*coarse.window) if phase.sees == "reload" else memory.hvr
@@ -535,14 +590,18 @@ def _state_step(path: Path, phase_number: int) -> int:
 
 
 def picture_pool(domains: Sequence[Domain], phase: FramePhase, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures uint8 (N, 64, 64, 3) from many stories and the classes of what they show (N, 9)."""
+    """Pictures uint8 (N, 64, 64, 3) from many stories and the classes of what they show (N, 9). Outside the core town every story has its own camera."""
     symbols, rng = Symbols(domains), np.random.default_rng((seed, 17))
+    whole = not all(domain.core for domain in domains)
     pixels, classes = [], []
     for i in range(phase.stories):
-        story = tell(domains[i % len(domains)], 512, (seed, 17, i))
+        story = tell(domains[i % len(domains)], 512, (seed, 17, i), StoryConfig(oddities=whole))
         seconds = np.sort(rng.choice(512, phase.frames_per_story, replace=False))
+        if whole and story.oddity:  # seconds in ten minutes: else the frame encoder hardly ever saw one
+            seconds[: story.oddity.end_s - story.oddity.start_s] = range(story.oddity.start_s, story.oddity.end_s)
         moments = seconds + rng.random(len(seconds))
-        pixels.append(to_model_size(render_frames(story.domain, story.states[seconds], moments)))
+        camera = Camera.draw(rng) if whole else Camera(0)
+        pixels.append(to_model_size(camera.film(render_frames(story.domain, story.states[seconds], moments), moments)))
         classes.append(symbols.classes(story.domain, story.states[seconds]))
     return np.concatenate(pixels), np.concatenate(classes)
 

@@ -192,7 +192,12 @@ def write_shelves(readme: Path, notebooks_dir: Path, times: Path) -> None:
 
 
 def write_claim(readme: Path, result_file: Path) -> None:
-    """Rewrite the README's one measured claim from a recorded evaluation: two-stage beside the controls of the same run, with their intervals."""
+    """Rewrite the README's one measured claim from a recorded evaluation: two-stage beside the controls of the same run, with their intervals.
+
+    Where the project keeps `figures/claims.toml`, the ledger of all claims is written beside it (`ledger.write_ledger`).
+    """
+    from timescope_lite.classroom.ledger import write_ledger
+
     result = read_result(result_file)
     said = {name: result.metrics.get(f"{system}/all/r1@0.5") for name, system in CLAIM.items()}
     parts = [
@@ -208,6 +213,9 @@ def write_claim(readme: Path, result_file: Path) -> None:
         f"our weights; one seed, 95 % intervals over videos: {'; '.join(parts)}. ({source})"
     )
     _write_if_changed(readme, replace_block(readme.read_text(encoding="utf-8"), "claim", line, readme.name))
+    claims = readme.parent / "figures" / "claims.toml"
+    if claims.is_file():
+        write_ledger(claims, claims.with_name("claims_ledger.md"), readme.parent)
 
 
 def write_measured(notebook: Path, times: Path) -> None:

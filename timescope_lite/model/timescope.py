@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from timescope_lite.common import UserError
 from timescope_lite.model.decoder import Block, Decoder, DecoderConfig, LayerKV, attend, visible
 from timescope_lite.model.memory import DVRStore, Memory, downsample, group_positions
-from timescope_lite.text import ABSENT, ANSWER, NUM_SECONDS, PAD, SO, THINK, WINDOW, Vocabulary
+from timescope_lite.text import ABSENT, ANSWER, CLUE, NUM_SECONDS, PAD, SO, THINK, WINDOW, Vocabulary
 
 MAX_CHAIN = 6
+MAX_CLUES = 2
 
 
 @dataclass(frozen=True)
@@ -333,13 +334,37 @@ class TimeScope(nn.Module):
     @torch.no_grad()
     def fine(self, layers: Sequence[LayerKV], memory: Memory, prompt: list[int], chain: list[int]) -> tuple[float, float]:
         """The fine stage: the same question and reasoning over `layers` (HVR with the window reloaded); returns start_s, end_s in frames."""
-        reader = _Reader(self, layers, memory.num_frames, [[*prompt, *chain, ANSWER]])
+        return self.find(layers, memory, prompt, chain)[-1]
+
+    @torch.no_grad()
+    def find(self, layers: Sequence[LayerKV], memory: Memory, prompt: list[int], chain: list[int]) -> list[tuple[float, float]]:
+        """The fine stage with what it writes on its way: the intervals (start_s, end_s) of its clues, if it knows the word, and of the answer, the last."""
+        clue = self.vocabulary.id_of.get(CLUE) if chain else None
+        reader = _Reader(self, layers, memory.num_frames, [[*prompt, *chain]])
+        found: list[tuple[float, float]] = []
+        while clue and len(found) < MAX_CLUES and reader.logits[0, clue] > reader.logits[0, ANSWER]:
+            found.append(self._write_interval(reader, clue, memory))
+        return [*found, self._write_interval(reader, ANSWER, memory)]
+
+    def _write_interval(self, reader: _Reader, tag: int, memory: Memory) -> tuple[float, float]:
+        """A tag, then the best start and the best end after it; all are read again by what follows."""
         first, S = self.vocabulary.first_second + memory.clock, memory.frames_per_segment
         last = first + memory.num_valid - 1
+        reader.feed([tag])
         start, _, _ = reader.choose_second([first], last, S, first)
         reader.feed(start)
         end, _, _ = reader.choose_second(start, last, S, first)
+        reader.feed(end)
         return float(start[0] - first), float(end[0] - first + 1)
+
+    @torch.no_grad()
+    def captions(self, layers: Sequence[LayerKV], memory: Memory, prompt: list[int], most: int = 6) -> list[tuple[int, float, float]]:
+        """Dense captions: what happens at a place, as (phrase token, start_s, end_s) in the order of starts, overlapping; at most `most`, until <so>."""
+        reader = _Reader(self, layers, memory.num_frames, [prompt])
+        found: list[tuple[int, float, float]] = []
+        while len(found) < most and (word := reader.choose_word()[0]) != SO:
+            found.append((word, *self._write_interval(reader, word, memory)))
+        return found
 
 
 class _Reader:

@@ -133,6 +133,42 @@ ngggg.gg bbbbbbbb v..n..v. tttttttt kllkkllk oyyyyyyy rrrrrrrr sbssbssb ...tt...
 n....... bbbbbb.. ...n.... tttttttt kkklllkk oo..yyyy gggrrggg sssbssbs ...tt... klbbblkk .rrrrrr. eeee....
 n....... bbbbbb.. ...n.n.. tttttttt .kkklkk. .....yyy gggrrggg .ssssss. ...tt... kkllllkk ..rrrr.. eeee....
 n....... .bbbb... ...nnn.. nnnnnnnn ..kkkk.. ......yy gggrrggg ..ssss.. ...tt... kkkkkkkk ..rrrr.. .ee.....
+hat      scarf    glove    mask     mirror   comb     soap     spoon    fork     bowl     jug      pie
+..kkkk.. .rrrrrr. .b.b.b.. .....ppp ..oooo.. ........ ......s. ..tttt.. ll.ll.ll ......nn ww..ww.. ........
+..kkkk.. rrp..prr .b.b.b.. .yyyppp. .ossswo. oooooooo .ss..... .ttnntt. ll.ll.ll .....nn. .wwwwwww ..tttt..
+..kkkk.. .rppppr. .b.b.b.b vvvvyppv ossswsso oyyyyyyo .ss..ss. .ttnntt. ll.ll.ll .yyoyyy. .wwww..w .tvttvt.
+..kkkk.. ..rppr.. .bbbbbbb vkkvvkkv osswssso oooooooo .....ss. ..tttt.. llllllll yyoyyyoy .bbbb..w tvttvttv
+..rrrr.. .rrrppp. .bbbbbbb vkkvvkkv osssssso o.o.o.oo pppppppp ...tt... .eeeeee. bbbbbbbb .wwww.ww oooooooo
+..rrrr.. rrr..ppp .bbbbb.. vvvvvvvv .osssso. o.o.o.oo pwprrppp ...tt... ...bb... bbwbbwbb wwwwwww. .ototot.
+kkkkkkkk ppp..rrr ..www... yvv..vvy ..oooo.. o.o.o.oo pppppppp ...tn... ...bb... .bbbbbb. wbbbbw.. .llllll.
+.kkkkkk. r.r..p.p ..wwww.. ........ .oooooo. o.o.o.oo rrrrrrrr ...tn... ...bb... ..bbbb.. wwwwww.. ..llll..
+pizza    lemon    cherry   pear     corn     onion    sword    shield   crown    scroll   globe    rocket
+nttttttn ...ddg.. ...ggg.. ...nn... ...yy... ...g.g.. .....lll bbbbyyyy r..bb..r nttttttn ..bggb.. ...rr...
+tttttttt ..d.gg.. ..dd.gg. ...gg.dd ..yoyy.. ....gg.. ....llwe bbbbyyyy y..yy..y .wwwwww. .bggggb. ..rrrr..
+yyryyyyy ..yyyy.. .dd.d... ..gggg.. ..yyoy.. ...vv... ...llwe. bbbbyyyy yy.yy.yy .wkkkkw. bbgggbbb ..wwww..
+.rryyry. .ywyyyyy rrr..d.. ..gwgg.. g.yoyy.g ..vpvvv. y.llwe.. yyyybbbb yyyyyyyy .wwwwww. bbbggbbg ..wbbw..
+.yyyyrr. yywyyyyo rwrr.rrr .gggggg. gg.yyogg .vpvvpvv yylwe... yyyybbbb yyyyyyyy .wkkkww. bgbbbbgg ..wbbw..
+..yryy.. yyyyyyyo rrrrrwrr ggwggggd dggyyggd .vpvvpvv .yyy.... .yyybbb. yryybyry .wwwwww. .bggbbb. .rwwwwr.
+..rryy.. .yyyyoo. .rr.rrrr gggggggd .dggggd. ..vpvvv. .ryyy... ..yybb.. yyyyyyyy nttttttn ..bbbb.. rrwwwwrr
+...yy... ..yooo.. ....rrr. .gggddd. ..dddd.. ...www.. rr..yy.. ...yb... oooooooo .nnnnnn. .nnnnnn. r..oo..r
+skate    racket   trophy   medal    whistle  drill    saw      anvil    hose     bone     feather  frog
+wwww.... ....vvv. yyyyyyyy rrw..wrr ......kk .yyyyk.. ........ ........ ss...... ........ ......bb .gg..gg.
+pppp.... ...vwwev y.ywyy.y .rrwwrr. .....k.k yyyyykll rrr..... ..llllll s.yyy... ww....ww ....bbbb gwkggkwg
+pppw.... ..vwewwv y.ywyy.y ..rrrr.. oooooooo yyyyykll rrrlll.. eeeeeeee .syyyg.. wwwwwwww ...ssbbb gwkggkwg
+ppppww.. ..vwwewv .yyyyyy. ..yyyy.. ookkoooo .yyyyk.. r.rlllll .eeeeeek ...yggg. .wwwwww. ..sswsb. gggggggg
+pppppppp ..vewwv. ..yyyy.. .yyooyy. oooooooo .kkr.... r.rlllll ...eek.. gg...ggg .tttttt. .sswss.. gggggggg
+pppppppp .vvvvv.. ...oo... .yoyyoy. ...oowoo .kk..... rrrlllll ...eek.. gg....gg wwttttww .swsss.. gkkkkkkg
+eeeeeeee oov...yy ..kkkk.. .yyooyy. ...ooooo yyyy.... rrrl.l.l ..eeekk. ggg..ggg tt....tt wwss.... .gggggg.
+yy.yy.yy oo....yy .kkkkkk. ..yyyy.. ....ooo. yyyy.... ........ .eeeekkk .gggggg. ........ ww...... gg.gg.gg
+duck     mushroom cactus   rose     bottle   cone     radio    phone    magnet   flask    paddle   owl
+..yyy... ..rrrr.. ...pp... ..rrrr.. ...nn... ..pppp.. ......k. rrrrrrrr ll....ll ..llll.. ..rrrr.. n......n
+.yykyy.. .rwwrrr. ...gd.gd .rrprrr. ...dd... .ppwppp. .....k.. rr.rr.rr ll....ll ...ll... .rrrrrr. nnnnnnnn
+ooyyyy.. rrwwrrwr gd.gd.gd .rprrpr. ...dd... .pppppp. ssssssss r..rr..r rr....bb ...ll... .rrrrrr. nyynnyyn
+.oyyyy.y rrrrrrww gd.gdgdd .rrpprr. ..dddd.. .wwwwww. skkkswws ..rrrr.. rr....bb ..lwwl.. .rrrrrr. nykookyn
+...yyyyy rrrrrrrr gddgddd. ..rrrr.. .dddddd. .tttntt. sklkssss .rrwwrr. rr....bb .lvvvvl. .rrrrrr. nyyooyyn
+.yyyyyyy ..wwww.. .ddgd... gg.dd.gg .wwwwww. ..nttt.. skkksyys .rwkkwr. rrr..bbb .vvvpvv. ..kkkk.. nnttttnn
+.yyyooyy ..wlww.. ...gd... .ggddgg. .wwrrww. ..ttnt.. ssssssss .rrwwrr. .rrrbbb. vvpvvvvv ...tt.ww .nttttn.
+..yyyyy. ..wwww.. .tttttt. ...dd... .dddddd. ...tt... .k....k. rrrrrrrr ..rrbb.. vvvvvvvv ...tt.ww ..o..o..
 """
 
 _STENCILS = """
@@ -147,6 +183,17 @@ gable      tower      dome       block      window     shelf      frame      doo
 .#oo##oo#. ..#o##o#.. .#o#oo#o#. .########. ########## #=oo=#=o#. ========== .#oo##oo#. ..######.. ....==.... ########## ##########
 .########. ..######.. .#o#oo#o#. .###==###. ========== ========== .......... .#oo##oo#. .########. ....==.... ########## ###o##o###
 .###==###. ..######.. .########. .###==###. .......... .......... .......... .########. ....==.... ....==.... ########## ##########
+chimney    crane      silo       hangar     bigtop     turret     bleacher   slide      mast       beacon     jet        canopy
+...oo..... ..==...... ..###..... .......... ....#ooo.. #.##..##.# ....###### .###...... ....#..... ....##.... .......... ..........
+....oo.... .=#=#===== .#####.... .......... ....##.... ########## ...####### .#=#...... ....#oo... ...####... ##........ ..######..
+...==..... =##=###### .=====.... ...####... ....##.... .########. ........## #####..... ....#ooo.. ...=oo=... ###....... .########.
+...##..... ..##....=. .#o###.##. .########. ..##oo##.. ..######.. .......oo# #=.###.... ..o.#oooo. ..======.. ####...... #o##oo##o#
+...##...#. ..##....=. .#o####### ########## ##oo##oo## ..##oo##.. .....===== ##..###... .oo.#ooo.. ...####... #########. #o##oo##o#
+...##..##. ..##...### .#o###==== ##======## ========== ..##oo##.. .....oooo# #=...###.. ooo.#..... ...oooo... #o#o#o#o## .=......=.
+.####.###. ..##...#o# .#o####o## ##=oooo=## #oo#oo#oo# ..######.. ...======= ##....###. ....#..... ...####... ########## .=......=.
+#########. ..##...### .#o####o## ##=oooo=## #oo#==#oo# ..######.. ...oooooo# #=.....### ########## ..######.. ...####... .=......=.
+#oo##oo##. ..##...... .#o####o## ##=oooo=## #oo#==#oo# ..##==##.. .========= ##......## .########. ..oooooo.. ..####.... .########.
+########## .####..... .#o####o## ##=oooo=## #oo#==#oo# ..##==##.. .oooooooo# #=......## ..######.. .########. ..==...... .#oooooo#.
 """
 
 

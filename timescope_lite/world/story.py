@@ -20,8 +20,10 @@ from timescope_lite.world.domain import (
     NUM_FIELDS,
     NUM_PLACES,
     NUM_TRACKS,
+    ODDITIES,
     PLACE,
     PREPARATIONS,
+    SHOWN,
     SIGN,
     TRACK0,
     Domain,
@@ -30,6 +32,7 @@ from timescope_lite.world.domain import (
 ALARM, CROWD = LASTING.index("alarm") + 1, LASTING.index("crowd") + 1
 DIRECT_NUMBERS = tuple(LASTING.index(name) + 1 for name in DIRECT)
 PREPARATION_NUMBERS = tuple(LASTING.index(name) + 1 for name in PREPARATIONS)
+ODDITY_NUMBERS = tuple(SHOWN.index(name) + 1 for name in ODDITIES)
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class StoryConfig:
     """The dials of the world, in seconds; ranges are inclusive. They come from a study before this project; `bench dials` turns them one by one.
 
     `stretch` multiplies the chapter lengths (a video twice as long with chapters stretched alike keeps their number); `delay_s` passes between a cause
-    and its effect.
+    and its effect; with `oddities` something that belongs nowhere is seen once, for `oddity_s`, in a chapter in which nothing lasts.
     """
 
     activity_s: tuple[int, int] = (2, 5)
@@ -46,6 +49,8 @@ class StoryConfig:
     stretch: float = 1.0
     tracks: int = NUM_TRACKS
     delay_s: tuple[int, int] = (0, 3)
+    oddities: bool = False
+    oddity_s: tuple[int, int] = (3, 6)
 
     def chapter_range(self, num_seconds: int) -> tuple[int, int]:
         """Shortest and longest chapter for a video of this length: short clips get short chapters, so that they hold rivals too."""
@@ -54,6 +59,16 @@ class StoryConfig:
             if num_seconds <= limit:
                 return max(6, round(low / divisor)), round(high / divisor)
         return round(low * self.stretch), round(high * self.stretch)
+
+
+@dataclass(frozen=True)
+class Oddity:
+    """What belongs in no domain: its number in SHOWN, the chapter and the seconds [start_s, end_s) in which it is seen."""
+
+    number: int
+    chapter: int
+    start_s: int
+    end_s: int
 
 
 @dataclass(frozen=True)
@@ -80,6 +95,7 @@ class Story:
     event_word: np.ndarray
     event_chapter: np.ndarray
     event_unique: np.ndarray
+    oddity: Oddity | None = None
 
     @property
     def num_seconds(self) -> int:
@@ -113,6 +129,9 @@ def tell(domain: Domain, num_seconds: int, seed: int | tuple[int, ...], config: 
     )
     cues = _place_cues(domain, events, _Chapters(start, end, chapter_of), sign_to, config, rng)
     states = _paint(place, sign_to, chapter_of, cues, events, end)
+    oddity = _place_oddity(cues, start, end, config, seed) if config.oddities else None
+    if oddity:
+        states[oddity.start_s : oddity.end_s, EFFECT] = oddity.number
     unique = _unique_in_chapter(events, chapter_of, len(start), num_seconds)
     whole = events.end <= num_seconds
     remap = np.cumsum(whole) - 1
@@ -132,6 +151,7 @@ def tell(domain: Domain, num_seconds: int, seed: int | tuple[int, ...], config: 
         event_word=events.word[whole],
         event_chapter=chapter_of[events.start[whole]],
         event_unique=unique[whole],
+        oddity=oddity,
     )
 
 
@@ -290,6 +310,17 @@ def _make_only(
         while any((chapter, chosen) in standing for chapter in touches):
             chosen = free[rng.integers(len(free))]
         events.word[other] = chosen
+
+
+def _place_oddity(cues: _Cues, start: np.ndarray, end: np.ndarray, config: StoryConfig, seed: int | tuple[int, ...]) -> Oddity | None:
+    """Something odd in one of the chapters without anything that lasts; None if all have something. Its own generator: the rest of a story stays as it is."""
+    free = np.flatnonzero((cues.effect == 0) & (end - start > config.oddity_s[1]))
+    if len(free) == 0:
+        return None
+    rng = np.random.default_rng((*(seed if isinstance(seed, tuple) else (seed,)), 5))
+    chapter, length = int(rng.choice(free)), int(rng.integers(config.oddity_s[0], config.oddity_s[1] + 1))
+    first = int(rng.integers(start[chapter], end[chapter] - length + 1))
+    return Oddity(int(rng.choice(ODDITY_NUMBERS)), chapter, first, first + length)
 
 
 def _paint(
