@@ -13,9 +13,26 @@ from timescope_lite.text import SO, STOP_WORDS, Vocabulary, Writer, plain_words
 from timescope_lite.world import domain as world
 from timescope_lite.world.domain import EFFECT, PLACE, SIGN, TRACK0, load_domains, parse_domain, read_family
 from timescope_lite.world.story import ALARM, CROWD, DIRECT_NUMBERS, PREPARATION_NUMBERS, Story, StoryConfig, tell
-from timescope_lite.world.tasks import ASKED_ABOUT, SIGNS, SKILLS, TASK_TYPES, TEMPLATES, ask, ask_absent, in_words, solve
+from timescope_lite.world.tasks import (
+    ASKED_ABOUT,
+    ORDINALS,
+    QUIZ,
+    RULE_HOPS,
+    SIGNS,
+    SKILLS,
+    TASK_TYPES,
+    TEMPLATES,
+    ask,
+    ask_absent,
+    difficulty,
+    in_words,
+    quiz,
+    solve,
+)
 
-DOMAINS = list(load_domains().values())
+DOMAINS = list(load_domains("all").values())
+CORE = list(load_domains().values())
+WITH_ODDITIES = StoryConfig(oddities=True)
 LENGTHS = (32, 64, 128, 300, 512)
 
 
@@ -27,7 +44,8 @@ def writer():
 @cache
 def stories(rounds=1):
     """Stories of every domain in every length, `rounds` of each."""
-    return [tell(domain, seconds, (2, i)) for i, (_, domain, seconds) in enumerate(itertools.product(range(rounds), DOMAINS, LENGTHS))]
+    told = enumerate(itertools.product(range(rounds), DOMAINS[::3], LENGTHS))
+    return [tell(domain, seconds, (2, i), WITH_ODDITIES) for i, (_, domain, seconds) in told]
 
 
 def shown(story, number):
@@ -36,7 +54,7 @@ def shown(story, number):
 
 
 def answers_of(story, q):
-    return solve(story, q.kind, q.path[0] if q.path else None, q.word, q.effect, q.other)
+    return solve(story, q.kind, q.path[0] if q.path else None, q.word, q.effect, q.other, q.ordinal)
 
 
 def test_chapters_tile_the_video_and_every_place_comes_once():
@@ -169,38 +187,40 @@ def test_too_short_a_story_is_refused():
 def test_every_question_has_exactly_the_answer_that_the_rows_give(kind, writer):
     rng, asked = np.random.default_rng(0), []
     for story in stories(2):
-        for question in filter(None, (ask(story, kind, rng) for _ in range(4))):
+        for question in filter(None, (ask(story, kind, rng, phrasing) for phrasing in ("trained", "held_out") for _ in range(3))):
             asked.append((story.domain.name, story.num_seconds, question.template_idx))
             assert answers_of(story, question) == [(question.start_s, question.end_s)]
             assert question.window_start_s <= question.start_s < question.end_s <= question.window_end_s
             assert len(question.path) == SIGNS.get(kind, 0) + 1 and not question.absent
             assert writer.question(story, question) == writer.vocabulary.encode(in_words(story, question)), "the fast path is the sentence"
     domains, lengths, paraphrases = (set(part) for part in zip(*asked, strict=True))
-    assert len(asked) > 100 and len(domains) == len(DOMAINS) and paraphrases == set(range(len(TEMPLATES[kind])))
+    assert len(asked) > 100 and len(domains) == len(DOMAINS[::3]) and paraphrases == set(range(len(TEMPLATES[kind])))
     # An activity that comes twice in a chapter, with another one after it, needs a long chapter.
-    assert lengths >= ({128, 300, 512} if kind in {"last_before", "last_at"} else set(LENGTHS))
+    assert lengths >= ({128, 300, 512} if kind in {"last_before", "last_at", "nth", "nth_at", "oddity"} else set(LENGTHS))
 
 
 def test_no_cause_or_purpose_comes_twice_in_its_chapter():
-    story = tell(DOMAINS[1228 % 8], 256, (77, 1228))
+    story = tell(CORE[1228 % 8], 256, (77, 1228))
     assert story.event_unique[story.cause_event[story.cause_event >= 0]].all()
 
 
-@pytest.mark.parametrize("kind", [kind for kind in TEMPLATES if kind != "activity"])
+@pytest.mark.parametrize("kind", [kind for kind in TEMPLATES if kind not in {"activity", "consequence"}])
 def test_an_absent_question_has_no_answer_and_reads_like_any_other(kind, writer):
     rng, asked = np.random.default_rng(0), 0
     for story in stories(2):
         question = ask_absent(story, kind, rng)
         if question is None:
-            assert kind in ASKED_ABOUT and set(ASKED_ABOUT[kind]) <= set(story.effect.tolist()), "all of it is there"
+            there = kind == "oddity" and story.oddity or kind in ASKED_ABOUT and set(ASKED_ABOUT[kind]) <= set(story.effect.tolist())
+            assert there, "all of it is there"
             continue
         asked += 1
         assert question.absent and answers_of(story, question) == [] and writer.chain(story, question) == [SO]
         assert writer.question(story, question) == writer.vocabulary.encode(in_words(story, question))
-        cue = shown(story, question.effect) if question.effect else np.flatnonzero(story.states[:, PLACE] == question.path[0])
-        assert len(cue) == 0
-    # Nearly every story has an alarm, so `why2` is seldom asked in vain.
-    assert asked >= {"why2": 1, "why3": 20}.get(kind, 40)
+        if kind != "oddity":
+            cue = shown(story, question.effect) if question.effect else np.flatnonzero(story.states[:, PLACE] == question.path[0])
+            assert len(cue) == 0
+    # Nearly every story has an alarm and something odd, so these are seldom asked in vain.
+    assert asked >= {"why2": 1, "why3": 20, "oddity": 5}.get(kind, 40)
 
 
 def story_by_hand(chapters, events):
@@ -261,8 +281,8 @@ def test_questions_name_their_cue_only_where_they_say_so():
             question = ask(story, kind, rng)
             if question is not None:
                 seen.setdefault(kind, set()).add(story.domain.place(question.path[-1]) in in_words(story, question))
-                assert question.cue_named == (story.domain.place(question.path[-1]) in in_words(story, question)), kind
-                assert question.hops == {"why3": 3, "why2": 2, "why": 1, "purpose": 1}.get(kind, len(question.path) - 1)
+                assert question.cue_named == (story.domain.place(question.path[-1]) in in_words(story, question)) or kind == "captions", kind
+                assert question.hops == {"why3": 3, "why2": 2}.get(kind, 1 if kind in RULE_HOPS else len(question.path) - 1)
     assert seen.keys() == set(TEMPLATES)
 
 
@@ -338,7 +358,8 @@ def table_of(name):
     """The table of a shipped domain, with the places of its family."""
     for path in (world.Path(world.__file__).parent / "domains").glob("*.toml"):
         family = tomllib.loads(path.read_text())
-        found = [{"places": family["places"]} | table for table in family["domain"] if table["name"] == name]
+        shared = {key: family[key] for key in ("places", "skyline")}
+        found = [shared | table for table in family["domain"] if table["name"] == name]
         if found:
             return found[0]
     raise KeyError(name)
@@ -388,27 +409,77 @@ def test_places_of_a_family_serve_its_domains(tmp_path):
     source = (world.Path(world.__file__).parent / "domains" / "home.toml").read_text()
     own = list("abcdefghijklmnopqrstuvwx")
     (tmp_path / "mine.toml").write_text(source.replace('name = "school"', f'name = "school"\nplaces = {own}'))
-    house, school, museum = read_family(tmp_path / "mine.toml")
+    house, school, museum, *_ = read_family(tmp_path / "mine.toml")
     assert house.places == museum.places == DOMAINS[0].places and school.places == tuple(own)
     (tmp_path / "mine.toml").write_text(source.replace("places =", "streets ="))
-    with pytest.raises(UserError, match="mine.toml: unknown key 'streets' at the top of the file; expected one of family, places, domain"):
+    with pytest.raises(UserError, match=r"mine.toml, line 7: unknown key 'streets' at the top of the file; expected one of family, places, skyline"):
         read_family(tmp_path / "mine.toml")
 
 
-def test_eight_domains_each_with_four_rules_and_four_plans():
-    assert [d.name for d in DOMAINS] == ["house", "school", "museum", "meadow", "farm", "harbour", "market", "station"]
+def test_a_bad_domain_of_a_file_is_named_with_its_line(tmp_path):
+    source = (world.Path(world.__file__).parent / "domains" / "home.toml").read_text()
+    (tmp_path / "mine.toml").write_text(source.replace('cause = "janitor pull wrench"', 'cause = "janitor pull moon"'))
+    line = source[: source.index('cause = "janitor pull wrench"')].count("\n") + 1
+    with pytest.raises(UserError, match=rf"mine.toml, line {line}, school: the cause 'janitor pull moon' of 'flood' is no activity"):
+        read_family(tmp_path / "mine.toml")
+    (tmp_path / "mine.toml").write_text(source.replace('colour = "pink"\nverbs = ["hold", "pull"', 'colour = "pink"\nverbs = ["hold", "sing"'))
+    with pytest.raises(UserError, match=r"mine.toml, line \d+, house: role 'granny' has the verb 'sing'"):
+        read_family(tmp_path / "mine.toml")
+
+
+def test_35_domains_in_six_families_eight_of_them_core():
+    assert [d.name for d in CORE] == ["house", "school", "museum", "meadow", "farm", "harbour", "market", "station"]
+    families = [d.family for d in DOMAINS]
+    assert {f: families.count(f) for f in families} == {"home": 6, "leisure": 6, "nature": 6, "town": 6, "travel": 5, "work": 6}
     for d in DOMAINS:
         assert {rule.effect for rule in d.rules} == set(world.DIRECT) and len(d.rules) == 4
         assert {plan.preparation for plan in d.plans} == set(world.PREPARATIONS) and len(d.plans) == 4
         assert all(told.because and not told.because.endswith(".") for told in (*d.rules, *d.plans))
+    with pytest.raises(UserError, match="unknown town 'half': expected core or all"):
+        load_domains("half")
 
 
 def test_an_activity_looks_like_no_other_anywhere():
-    """Of all domains: no role twice, and a thing is in the hands of one track's people in one domain only."""
+    """Of all domains: no role twice, and a person of the same place in the cast and the same colour has a thing in one domain only."""
     roles = [role.role for d in DOMAINS for role in d.cast]
-    held = [(track, name) for d in DOMAINS for track, role in enumerate(d.cast) for name in role.objects]
-    assert len(set(roles)) == len(roles) == 32 and len(set(held)) == len(held) == 128
-    assert {name for _, name in held} == set(world.ICONS), "every icon is somebody's"
+    held = [(track, role.colour, name) for d in DOMAINS for track, role in enumerate(d.cast) for name in role.objects]
+    assert len(set(roles)) == len(roles) == 140 and len(set(held)) == len(held) == 560
+    assert {name for _, _, name in held} == set(world.ICONS), "every icon is somebody's"
+
+
+def test_no_word_of_a_domain_is_a_word_of_the_questions():
+    asked = {word for texts in TEMPLATES.values() for text in texts for word in plain_words(re.sub(r"\{.\}", " ", text))} | set(ORDINALS)
+    named = {word for d in DOMAINS for word in (*d.places, *(w for r in d.cast for w in (r.role, *r.objects)))}
+    assert not named & (asked | STOP_WORDS)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TASK_TYPES])
+def test_six_ways_to_ask_of_which_two_are_held_out_in_known_words(kind):
+    words = [tuple(plain_words(re.sub(r"\{(.)\}", r" slot\1 ", text))) for text in TEMPLATES[kind]]
+    trained = {word for texts in TEMPLATES.values() for text in texts[:4] for word in plain_words(re.sub(r"\{(.)\}", r" slot\1 ", text))}
+    assert len(words) == 6 and not set(words[4:]) & set(words[:4]), "held out ones are other sentences for the model, too"
+    assert {word for text in words[4:] for word in text} <= trained
+
+
+def test_an_oddity_is_seen_once_and_changes_nothing_else():
+    for seed in range(20):
+        plain, odd = (tell(DOMAINS[seed], 256, seed, config) for config in (StoryConfig(), WITH_ODDITIES))
+        differ = (plain.states != odd.states).any(1)
+        assert plain.oddity is None and odd.oddity and differ.sum() == odd.oddity.end_s - odd.oddity.start_s
+        assert (odd.states[differ, EFFECT] == odd.oddity.number).all() and (plain.states[differ, EFFECT] == 0).all()
+
+
+def test_the_short_answer_is_one_of_four_choices_and_difficulty_counts():
+    rng = np.random.default_rng(5)
+    for story in stories():
+        for kind in TASK_TYPES:
+            question = ask(story, kind, rng, "trained")
+            if question is not None:
+                answer, choices = quiz(story, question, rng)
+                assert len(set(choices)) == 4 and answer in choices
+                hard = difficulty(story, question)
+                assert hard["hops"] == question.hops and hard["lookalikes"] >= 0 and 0 <= hard["distance_s"] <= story.num_seconds
+    assert set(QUIZ) == set(TASK_TYPES.values())
 
 
 def test_effects_and_preparations_have_one_activity_behind_them():

@@ -71,7 +71,7 @@ def two_stage_direct(video: Video, prompts: list[list[int]], questions: Sequence
 
 
 def oracle_window(video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float) -> list[Answer]:
-    """The fine stage on the true window: the ceiling of everything that could be gained by a better coarse stage."""
+    """The fine stage on the true window, with the reasoning as the coarse stage wrote it: what a better window alone could gain."""
     memory, S = video.memory(video.r), video.model.config.frames_per_segment
     answers = []
     for prompt, coarse, q in zip(prompts, video.model.coarse(memory, prompts), questions, strict=True):
@@ -140,12 +140,13 @@ def _similarities(video: Video, prompts: list[list[int]]) -> list[Tensor]:
     """Per question the log-probability of every frame (num_valid,) to show all that the question names, after the frame encoder's own classifiers."""
     if video.encoder is None or len(video.encoder.heads) == 0:
         raise UserError("retrieval needs the frame encoder's classifiers; use a checkpoint that was trained on pixels")
-    named = Symbols(list(load_domains().values())).named()
+    symbols = Symbols([domain for domain in load_domains("all").values() if video.model.vocabulary.knows(domain)])
+    named = symbols.people() | {part: (field, [cls]) for part, (field, cls) in symbols.named().items()}
     scores = [head.log_softmax(-1) for head in video.encoder.classify(video.features[: video.num_valid])]
     found = []
     for prompt in prompts:
         parts = [part for phrase in video.model.vocabulary.names(prompt) for part in phrase if part in named]
-        columns = [scores[field][:, cls] for field, cls in (named[part] for part in parts)]
+        columns = [scores[field][:, classes].logsumexp(-1) for field, classes in (named[part] for part in parts)]
         found.append(torch.stack(columns).sum(0) if columns else torch.zeros(video.num_valid))
     return found
 

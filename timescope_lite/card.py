@@ -15,9 +15,9 @@ from timescope_lite.evaluate import bucket_of
 from timescope_lite.video import read_frames
 
 
-def write_card(name: str, seed: int | None = None, root: Path | None = None) -> Path:
+def write_card(name: str, seed: int | None = None, root: Path | None = None, jobs: int = 1) -> Path:
     """Build what is missing of a split and write card.md and contact_sheet.png beside its videos; returns card.md."""
-    folder = build(name, seed, root)
+    folder = build(name, seed, root, jobs=jobs)
     items = read_questions(folder)
     plots.save(contact_sheet(folder, items), folder / "contact_sheet.png")
     with atomic_path(folder / "card.md") as temporary:

@@ -31,7 +31,8 @@ app.add_typer(bench_app, name="bench")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="A .safetensors file; the shipped model without it.")]
-Split = Annotated[str, typer.Option(help="dev, test, sealed, sealed-short, absent or a leave-out.")]
+Split = Annotated[str, typer.Option(help="dev, test, sealed, sealed-short, hour, two-hours, absent, town-dev, unseen-phrasing, robust.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Processes that share the work.")]
 Seed = Annotated[int | None, typer.Option(help="The seed is the split: another seed, other videos. The split's own without it.")]
 Profile = Annotated[str, typer.Option(help="smoke, lab or full.")]
 
@@ -143,22 +144,22 @@ def encode(
 
 
 @data_app.command("build")
-def data_build(split: Split = "dev", seed: Seed = None, out: Path | None = None, as_json: AsJson = False) -> None:
+def data_build(split: Split = "dev", seed: Seed = None, out: Path | None = None, jobs: Jobs = 1, as_json: AsJson = False) -> None:
     """Render the videos, write the questions of a split and its data card."""
-    card = _call("card", "write_card")(split, seed, out)
+    card = _call("card", "write_card")(split, seed, out, jobs)
     _print(card.parent, as_json, str(card))
 
 
 @data_app.command("check")
-def data_check(split: Split = "dev", seed: Seed = None, out: Path | None = None, as_json: AsJson = False) -> None:
+def data_check(split: Split = "dev", seed: Seed = None, out: Path | None = None, jobs: Jobs = 1, as_json: AsJson = False) -> None:
     """Verify a split against its seed; what is missing is built."""
-    checked = _call("corpus", "check")(split, seed, out)
+    checked = _call("corpus", "check")(split, seed, out, jobs)
     _print(checked, as_json, str(checked))
 
 
 @app.command()
 def train(
-    profile: Annotated[str, typer.Option(help="smoke, lab, long (lab with a longer end) or full.")] = "smoke",
+    profile: Annotated[str, typer.Option(help="smoke, lab, long (lab with a longer end), town (all 35 domains) or full.")] = "smoke",
     system: Annotated[
         str, typer.Option(help="two_stage, or a control: two_stage_no_cot, single_stage, single_stage_long, uniform, dense, focus.")
     ] = "two_stage",

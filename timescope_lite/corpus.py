@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -19,6 +23,7 @@ from tqdm.auto import tqdm
 
 from timescope_lite import __version__
 from timescope_lite.common import UserError, atomic_path, data_root, from_mapping, write_json
+from timescope_lite.metrics import best_constant, mean_iou, tiou_many
 from timescope_lite.model.frame_encoder import FrameEncoder
 from timescope_lite.text import ABSENT, ANSWER, CHAIN_LOSS, DIRECT, NO_LOSS, NUM_SECONDS, PAD, SO, THINK, TIME_LOSS, WINDOW, Writer
 from timescope_lite.video import read_frames, write_mp4
@@ -37,9 +42,9 @@ from timescope_lite.world.domain import (
     Domain,
     load_domains,
 )
-from timescope_lite.world.render import render_frames, render_video, to_model_size
+from timescope_lite.world.render import render_frames, to_model_size
 from timescope_lite.world.story import Story, StoryConfig, tell
-from timescope_lite.world.tasks import Question, ask, ask_absent, in_words, person_phrase, solve
+from timescope_lite.world.tasks import TASK_TYPES, Question, ask, ask_absent, difficulty, in_words, person_phrase, quiz, solve
 
 MAX_CODEC_ERROR = 12.0  # mean absolute difference per channel, of 255, between a drawn and a decoded picture
 
@@ -371,7 +376,7 @@ def write_example(
 def write_captions(
     writer: Writer, story: Story, question: Question, clock: int, stride: int = 1, most: int = 6
 ) -> tuple[list[int], list[int]]:
-    """An example of dense captioning: the first events that lie in a chapter, `activity start end` each in the order of their starts, overlapping, then <so>."""
+    """An example of dense captioning: the first events that lie in a chapter, `activity start end` each, by their starts, overlapping, then <so>."""
     prompt = [*writer.question(story, question), THINK]
     tokens, loss = list(prompt), [NO_LOSS] * (len(prompt) - 1)
     for event in events_of(story, question)[:most]:
@@ -425,7 +430,8 @@ def _pad_rows(tokens: list[list[list[int]]], loss: list[list[list[int]]]) -> tup
 class Split:
     """What a split is: how many videos, of which lengths (seconds), with how many questions each. A split is a seed; any seed works.
 
-    `stretch` multiplies the lengths of chapters; `absent`: no question has its answer in its video.
+    `stretch` multiplies the lengths of chapters; `absent`: no question has its answer in its video. Of the whole `town` a split has all domains and task
+    types in turn, lengths in three buckets, questions in a `phrasing`, cameras that are not perfect; `rates`: odd frame rates and start times as well.
     """
 
     videos: int
@@ -435,18 +441,25 @@ class Split:
     fps: float = 2.0
     stretch: float = 1.0
     absent: bool = False
+    town: str = "core"
+    phrasing: str = "core"
+    rates: bool = False
 
 
 SPLITS = {
     "sample": Split(videos=3, seconds=(96, 128), questions=4, seed=1),
     "dev": Split(videos=24, seconds=(128, 512), questions=12, seed=2),
-    "test": Split(videos=48, seconds=(128, 512), questions=12, seed=3),
-    "sealed": Split(videos=48, seconds=(128, 512), questions=12, seed=4),
+    "test": Split(videos=337, seconds=(48, 3600), questions=3, seed=3, town="all", phrasing="trained"),
+    "sealed": Split(videos=337, seconds=(48, 3600), questions=3, seed=4, town="all", phrasing="trained"),
     "sealed-short": Split(videos=40, seconds=(128, 512), questions=12, seed=5),
     "hour": Split(videos=4, seconds=(3600, 3600), questions=12, seed=6),
     "two-hours": Split(videos=4, seconds=(7200, 7200), questions=12, seed=7, stretch=2.0),
     "absent": Split(videos=24, seconds=(128, 512), questions=6, seed=8, absent=True),
+    "town-dev": Split(videos=35, seconds=(48, 1200), questions=6, seed=9, town="all", phrasing="trained"),
+    "unseen-phrasing": Split(videos=70, seconds=(48, 600), questions=6, seed=10, town="all", phrasing="held_out"),
+    "robust": Split(videos=35, seconds=(48, 120), questions=3, seed=11, town="all", phrasing="trained", rates=True),
 }
+BUCKETS_S = (180, 600)  # under 3 min, 3 to 10 min, over 10 min: the duration buckets of ToTG-Bench
 # One question of each in turn; where a story has no relay of three effects it is asked about two, or one.
 BENCH_KINDS: tuple[tuple[str, ...], ...] = (
     ("explicit",),
@@ -463,11 +476,15 @@ BENCH_KINDS: tuple[tuple[str, ...], ...] = (
     ("last_before",),
 )
 POSITION_BINS = 10
+CHI2_LIMIT = 21.7  # of nine degrees of freedom: one seed in a hundred exceeds it where positions are even
 
 
 @dataclass(frozen=True)
 class Item:
-    """One question of the bench with its truth, and what is needed to tell its story again."""
+    """One question of the bench with its truth, and what is needed to tell its story again.
+
+    `answer` and `choices`: the same as a short answer and four choices (`tasks.quiz`); `lookalikes`, `distance_s`: `tasks.difficulty`.
+    """
 
     video: str
     domain: str
@@ -476,6 +493,11 @@ class Item:
     text: str
     question: Question
     stretch: float = 1.0
+    oddities: bool = False
+    answer: str = ""
+    choices: tuple[str, ...] = ()
+    lookalikes: int = 0
+    distance_s: int = 0
 
     def as_row(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "question"} | dataclasses.asdict(self.question)
@@ -484,16 +506,20 @@ class Item:
     def from_row(cls, row: dict[str, Any], where: str) -> Item:
         """An Item from a JSON row; UserError names the file and what is wrong (an unknown key, an interval outside its video)."""
         names = {f.name for f in dataclasses.fields(Question)}
-        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items() if key in names}
-        item = from_mapping(
-            cls, {k: v for k, v in row.items() if k not in names} | {"question": from_mapping(Question, fields, where)}, where
-        )
+        fixed = {key: _as_tuple(value) for key, value in row.items()}
+        question = from_mapping(Question, {key: value for key, value in fixed.items() if key in names}, where)
+        item = from_mapping(cls, {key: value for key, value in fixed.items() if key not in names} | {"question": question}, where)
         q = item.question
         if not q.absent and not 0 <= q.start_s < q.end_s <= item.duration_s:
             raise UserError(
                 f"{where}: the interval [{q.start_s}, {q.end_s}] s is not inside {item.video} (0 to {item.duration_s} s); mend the annotation"
             )
         return item
+
+
+def _as_tuple(value: Any) -> Any:
+    """JSON knows lists only."""
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
 
 
 def get_split(name: str) -> Split:
@@ -511,10 +537,53 @@ def split_folder(name: str, seed: int | None = None, root: Path | None = None) -
 
 def story_of(item: Item) -> Story:
     """The story behind a question, told again from its seed."""
-    domains = load_domains()
+    domains = load_domains("all")
     if item.domain not in domains:
         raise UserError(f"{item.video}: unknown domain {item.domain!r}; this version knows {', '.join(domains)}")
-    return tell(domains[item.domain], item.duration_s, item.story_seed, StoryConfig(stretch=item.stretch))
+    return tell(domains[item.domain], item.duration_s, item.story_seed, StoryConfig(stretch=item.stretch, oddities=item.oddities))
+
+
+@dataclass(frozen=True)
+class Take:
+    """How a story becomes a file: the camera, frames per second, compression (H.264 crf), the time of the first frame, and whether frames come unevenly."""
+
+    camera: Camera
+    fps: float
+    crf: int = 20
+    start_s: float = 0.0
+    uneven: bool = False
+
+    def times_s(self, num_seconds: int) -> np.ndarray:
+        """When the frames are taken, in seconds from the first one."""
+        even = np.arange(round(num_seconds * self.fps)) / self.fps
+        sway = np.sin(np.arange(len(even)) / 7.0) * 0.4 / self.fps if self.uneven else 0.0
+        return even + sway * (np.arange(len(even)) > 0)
+
+    def write(self, path: Path, story: Story) -> Path:
+        """Film a story into an mp4, atomically."""
+        times_s = self.times_s(story.num_seconds)
+        chunks = (times_s[at : at + 64] for at in range(0, len(times_s), 64))
+        frames = (frame for chunk in chunks for frame in self.frames(story, chunk))
+        return write_mp4(path, frames, self.fps, times_s=times_s if self.uneven else None, start_s=self.start_s, crf=self.crf)
+
+    def frames(self, story: Story, times_s: np.ndarray) -> np.ndarray:
+        """The pictures at these seconds of the story."""
+        rows = story.states[np.clip(times_s.astype(np.int64), 0, story.num_seconds - 1)]
+        return self.camera.film(render_frames(story.domain, rows, times_s), times_s)
+
+
+def take_of(split: Split, story: Story) -> Take:
+    """How a split films a story: plainly in the core town; else a camera and one of three compressions drawn from the story's seed, one frame per second
+    beyond ten minutes (400 MB are room for 54 hours of that), and in a split of odd rates 10 to 30 frames per second, some uneven, some with a late start.
+    """
+    if split.town == "core":
+        return Take(Camera(0), split.fps)
+    rng = np.random.default_rng((story.seed, 21))
+    camera, crf = Camera.draw(rng), int(rng.choice((20, 26, 32)))
+    if not split.rates:
+        return Take(camera, split.fps if story.num_seconds <= BUCKETS_S[1] else 1.0, crf)
+    rate = float(rng.choice((10.0, 12.5, 24000 / 1001, 25.0, 30000 / 1001, 30.0)))
+    return Take(camera, rate, crf, start_s=float(rng.choice((0.0, 0.0, 0.7, 3.2))), uneven=bool(rng.integers(2)))
 
 
 def plan(name: str, seed: int | None = None) -> list[tuple[Story, list[Item]]]:
@@ -522,18 +591,59 @@ def plan(name: str, seed: int | None = None) -> list[tuple[Story, list[Item]]]:
     split = get_split(name)
     seed = split.seed if seed is None else seed
     rng = np.random.default_rng((seed, 99))
-    domains = list(load_domains().values())
-    filled = np.zeros(POSITION_BINS, dtype=int)
-    lengths = np.linspace(*split.seconds, split.videos).round().astype(int)
+    domains, whole = list(load_domains(split.town).values()), split.town != "core"
+    filled, asked = np.zeros(POSITION_BINS, dtype=int), Counter(dict.fromkeys(TASK_TYPES.values(), 0))
     videos = []
-    for i, seconds in enumerate(lengths):
+    for i, seconds in enumerate(lengths_of(split)):
         story_seed = int(rng.integers(2**31))
-        story = tell(domains[i % len(domains)], int(seconds), story_seed, StoryConfig(stretch=split.stretch))
-        kinds = [BENCH_KINDS[(i + n) % len(BENCH_KINDS)] for n in range(split.questions)]
-        questions = _choose_questions(story, kinds, filled, rng) if not split.absent else _absent_questions(story, kinds, rng)
-        about = f"{name}_{i:03d}.mp4", story.domain.name, story_seed, int(seconds)
-        videos.append((story, [Item(*about, in_words(story, q), q, split.stretch) for q in questions]))
+        story = tell(domains[i % len(domains)], seconds, story_seed, StoryConfig(stretch=split.stretch, oddities=whole))
+        if whole:
+            questions = _balanced_questions(story, split, asked, filled, rng)
+        else:
+            kinds = [BENCH_KINDS[(i + n) % len(BENCH_KINDS)] for n in range(split.questions)]
+            questions = _choose_questions(story, kinds, filled, rng) if not split.absent else _absent_questions(story, kinds, rng)
+        about = f"{name}_{i:03d}.mp4", story.domain.name, story_seed, seconds
+        videos.append((story, [_item(story, about, q, split, rng) for q in questions]))
     return videos
+
+
+def lengths_of(split: Split) -> list[int]:
+    """The length of every video in seconds. In the whole town a third of them lies in each bucket that the split reaches, shorter ones more often."""
+    low, high = split.seconds
+    if split.town == "core":
+        return [int(n) for n in np.linspace(low, high, split.videos).round()]
+    edges = [low, *(edge for edge in BUCKETS_S if edge < high), high]
+    found: list[int] = []
+    for number, (first, last) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        share = np.linspace(0, 1, split.videos * (number + 1) // (len(edges) - 1) - len(found))
+        longest = last - (number == 0 and len(edges) > 2)  # the first bucket is open above, as in ToTG-Bench
+        shortest = first + (number == 2)
+        found += [int(n) for n in (shortest * (longest / shortest) ** (share ** (1 + 0.6 * number))).round()]
+    return found
+
+
+def _item(story: Story, about: tuple[str, str, int, int], q: Question, split: Split, rng: np.random.Generator) -> Item:
+    text = in_words(story, q)
+    if split.town == "core":
+        return Item(*about, text, q, split.stretch)
+    answer, choices = quiz(story, q, rng)
+    hard = difficulty(story, q)
+    return Item(*about, text, q, split.stretch, True, answer, choices, hard["lookalikes"], hard["distance_s"])
+
+
+def _balanced_questions(story: Story, split: Split, asked: Counter[str], filled: np.ndarray, rng: np.random.Generator) -> list[Question]:
+    """Questions of the task types that have been asked least so far and that this story offers. Updates `asked` and `filled`."""
+    chosen: list[Question] = []
+    order = sorted(asked, key=lambda task: (asked[task], rng.random()))
+    for task in order:
+        if len(chosen) == split.questions:
+            break
+        kinds = [kind for kind, of in TASK_TYPES.items() if of == task]
+        question = _best_draw(story, [kinds[int(n)] for n in rng.permutation(len(kinds))], chosen, filled, rng, split.phrasing)
+        if question:
+            chosen.append(question)
+            asked[task] += 1
+    return chosen
 
 
 def _absent_questions(story: Story, kinds: Sequence[tuple[str, ...]], rng: np.random.Generator) -> list[Question]:
@@ -543,37 +653,47 @@ def _absent_questions(story: Story, kinds: Sequence[tuple[str, ...]], rng: np.ra
 
 
 def _choose_questions(story: Story, kinds: Sequence[tuple[str, ...]], filled: np.ndarray, rng: np.random.Generator) -> list[Question]:
-    """One question for each entry of `kinds`, each the best of several draws for an even spread of positions. Updates `filled`.
-
-    An entry lists kinds in order of preference; the first one that the story still offers is taken.
-    """
+    """One question for each entry of `kinds`, which lists kinds in order of preference, where the story offers one. Updates `filled`."""
     chosen: list[Question] = []
     for choice in kinds:
-        draws = ([q for q in (ask(story, kind, rng) for _ in range(12)) if q is not None and q not in chosen] for kind in choice)
-        drawn = next((found for found in draws if found), [])
-        fresh = [q for q in drawn if all((q.start_s, q.end_s) != (c.start_s, c.end_s) for c in chosen)] or drawn
-        if not fresh:
-            continue
-        bin_of = [min(int((q.start_s + q.end_s) / 2 / story.num_seconds * POSITION_BINS), POSITION_BINS - 1) for q in fresh]
-        best = int(np.argmin(filled[bin_of]))
-        filled[bin_of[best]] += 1
-        chosen.append(fresh[best])
+        question = _best_draw(story, choice, chosen, filled, rng)
+        chosen += [question] if question else []
     return chosen
 
 
-def build(name: str, seed: int | None = None, root: Path | None = None, progress: bool = True) -> Path:
+def _best_draw(
+    story: Story, kinds: Sequence[str], chosen: Sequence[Question], filled: np.ndarray, rng: np.random.Generator, phrasing: str = "core"
+) -> Question | None:
+    """A question of the first kind that the story offers and that is not among `chosen`: of twelve draws the one whose position is rarest. Updates `filled`."""
+    draws = ([q for q in (ask(story, kind, rng, phrasing) for _ in range(12)) if q is not None and q not in chosen] for kind in kinds)
+    drawn = next((found for found in draws if found), [])
+    fresh = [q for q in drawn if all((q.start_s, q.end_s) != (c.start_s, c.end_s) for c in chosen)] or drawn
+    if not fresh:
+        return None
+    bin_of = [min(int((q.start_s + q.end_s) / 2 / story.num_seconds * POSITION_BINS), POSITION_BINS - 1) for q in fresh]
+    best = int(np.argmin(filled[bin_of]))
+    filled[bin_of[best]] += 1
+    return fresh[best]
+
+
+def build(name: str, seed: int | None = None, root: Path | None = None, progress: bool = True, jobs: int = 1) -> Path:
     """Render a split to mp4 files and `questions.jsonl`; returns its folder. What is there already is kept; `split.json` is written last.
 
-    Each file is written atomically, so a build that was killed goes on where it stopped.
+    Each file is written atomically, so a build that was killed goes on where it stopped; `jobs` processes share the videos.
     """
     folder = split_folder(name, seed, root)
     if (folder / "split.json").is_file():
         return folder
     videos = plan(name, seed)
-    for story, items in tqdm(videos, desc=f"building {folder.name}", disable=not progress):
-        path = folder / items[0].video
-        if not path.is_file():
-            write_mp4(path, render_video(story.domain, story.states, fps=get_split(name).fps), get_split(name).fps)
+    missing = [
+        (folder / items[0].video, story, get_split(name)) for story, items in videos if items and not (folder / items[0].video).is_file()
+    ]
+    bar = partial(tqdm, total=len(missing), desc=f"building {folder.name}", disable=not progress)
+    if jobs > 1 and len(missing) > 1:
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+            list(bar(pool.map(_film, missing[::-1])))  # the longest first
+    else:
+        list(bar(map(_film, missing)))
     rows = [item.as_row() for _, items in videos for item in items]
     with atomic_path(folder / "questions.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -586,6 +706,11 @@ def build(name: str, seed: int | None = None, root: Path | None = None, progress
     }
     write_json(folder / "split.json", card)
     return folder
+
+
+def _film(what: tuple[Path, Story, Split]) -> None:
+    path, story, split = what
+    take_of(split, story).write(path, story)
 
 
 def read_questions(folder: Path) -> list[Item]:
@@ -602,43 +727,76 @@ def read_questions(folder: Path) -> list[Item]:
     return rows
 
 
-def check(name: str, seed: int | None = None, root: Path | None = None) -> dict[str, Any]:
+def check(name: str, seed: int | None = None, root: Path | None = None, jobs: int = 1) -> dict[str, Any]:
     """Build what is missing, then check every rule of the benchmark on the files. Returns counts; UserError names the first rule that fails."""
-    folder = build(name, seed, root)
+    folder, split = build(name, seed, root, jobs=jobs), get_split(name)
     items = read_questions(folder)
     stories = {item.video: story_of(item) for item in items}
     for item in items:
-        story, q = stories[item.video], item.question
-        found = solve(story, q.kind, q.path[0] if q.path else None, q.word, q.effect, q.other)
-        if found != ([] if q.absent else [(q.start_s, q.end_s)]):
-            raise UserError(
-                f"{item.video}: {item.text!r} has the answers {found}, expected only [{q.start_s}, {q.end_s}]; build the split again"
-            )
-        if not q.absent and not q.window_start_s <= q.start_s < q.end_s <= q.window_end_s:
-            raise UserError(f"{item.video}: the target of {item.text!r} does not lie in its window")
+        _check_item(item, stories[item.video])
     for video, story in stories.items():
-        _check_file(folder / video, story)
+        _check_file(folder / video, story, take_of(split, story))
+    if split.town != "core":
+        _check_balance(items, split)
     named = float(np.mean([item.question.cue_named for item in items]))
-    centre = [(item.question.start_s + item.question.end_s) / 2 / item.duration_s for item in items]
-    by_type = {kind: sum(item.question.task_type == kind for item in items) for kind in sorted({item.question.task_type for item in items})}
     return {
         "split": folder.name,
         "videos": len(stories),
         "questions": len(items),
-        "task_types": by_type,
+        "task_types": dict(sorted(Counter(item.question.task_type for item in items).items())),
         "cue_named": round(named, 3),
-        "position_histogram": np.histogram(centre, bins=POSITION_BINS, range=(0, 1))[0].tolist(),
+        "position_histogram": _positions(items).tolist(),
         "seconds": int(sum(story.num_seconds for story in stories.values())),
         "bytes": sum(path.stat().st_size for path in folder.glob("*.mp4")),
     }
 
 
-def _check_file(path: Path, story: Story) -> None:
-    """The decoded pixels of an mp4 are those of its story, up to codec error, at some seconds of it."""
-    seconds = np.linspace(0, story.num_seconds - 1, 5).astype(int)
-    seen = to_model_size(read_frames(path, seconds.astype(float)))
-    drawn = to_model_size(render_frames(story.domain, story.states[seconds], seconds.astype(float)))
-    error = float(np.abs(seen.astype(float) - drawn).mean())
+def _positions(items: Sequence[Item]) -> np.ndarray:
+    """How many targets lie in each tenth of their videos."""
+    centre = [(item.question.start_s + item.question.end_s) / 2 / item.duration_s for item in items]
+    return np.histogram(centre, bins=POSITION_BINS, range=(0, 1))[0]
+
+
+def _check_item(item: Item, story: Story) -> None:
+    """A question has exactly one answer for a solver that sees the story alone, in its window, and one right choice of four."""
+    q = item.question
+    found = solve(story, q.kind, q.path[0] if q.path else None, q.word, q.effect, q.other, q.ordinal)
+    if found != ([] if q.absent else [(q.start_s, q.end_s)]):
+        raise UserError(
+            f"{item.video}: {item.text!r} has the answers {found}, expected only [{q.start_s}, {q.end_s}]; build the split again"
+        )
+    if not q.absent and not q.window_start_s <= q.start_s < q.end_s <= q.window_end_s:
+        raise UserError(f"{item.video}: the target of {item.text!r} does not lie in its window")
+    if item.choices and (len(set(item.choices)) != 4 or item.answer not in item.choices):
+        raise UserError(f"{item.video}: the choices of {item.text!r} are {item.choices}; expected four, one of them {item.answer!r}")
+
+
+def _check_balance(items: Sequence[Item], split: Split) -> None:
+    """What the benchmark promises of a whole split: types, domains, positions even, cues hidden, no constant answer that scores."""
+    types, domains = Counter(i.question.task_type for i in items), Counter(i.domain for i in items)
+    positions, even = _positions(items), len(items) / POSITION_BINS
+    long = [item for item in items if item.duration_s >= BUCKETS_S[0]]
+    spans = np.array([(item.question.start_s, item.question.end_s) for item in long], dtype=float)
+    duration = np.array([[item.duration_s] for item in long], dtype=float)
+    blind = float(mean_iou(tiou_many(np.array(best_constant(spans / duration)) * duration, spans))) if long else 0.0
+    rules = (
+        (len(types) == 12 and min(types.values()) >= 0.8 * len(items) / 12, f"task types are uneven: {dict(types)}"),
+        (len(domains) == 35 and max(domains.values()) <= 2 * len(items) / 35, f"domains are uneven: {dict(domains)}"),
+        (float(((positions - even) ** 2 / even).sum()) < CHI2_LIMIT, f"positions are not even: {positions.tolist()}"),
+        (np.mean([item.question.cue_named for item in items]) <= 1 / 3, "more than a third of the questions names its cue"),
+        (split.seconds[1] <= BUCKETS_S[1] or blind <= 0.05, f"one constant interval reaches mIoU {blind:.3f} beyond 3 min, more than 0.05"),
+    )
+    for holds, complaint in rules:
+        if not holds:
+            raise UserError(f"{complaint}; take another seed, or mend corpus.plan")
+
+
+def _check_file(path: Path, story: Story, take: Take) -> None:
+    """The decoded pixels of an mp4 are those of its story, up to codec error, at some of its frames."""
+    times_s = take.times_s(story.num_seconds)
+    chosen = times_s[np.linspace(0, len(times_s) - 1, 5).astype(int)]
+    seen = to_model_size(read_frames(path, chosen + 0.25 / take.fps))
+    error = float(np.abs(seen.astype(float) - to_model_size(take.frames(story, chosen))).mean())
     if error > MAX_CODEC_ERROR:
         raise UserError(
             f"{path.name}: decoded frames differ from the story by {error:.1f} of 255 on average; delete the file and build again"

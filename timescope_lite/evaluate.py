@@ -107,6 +107,7 @@ def row_of(item: Item, system: str, answer: Answer | None, seconds: float) -> di
     row |= {"said_absent": answer.absent, "confidence": answer.confidence, "attended_frames": answer.attended_frames, "note": answer.note}
     if q.absent:
         return row
+    row["position"] = ("early", "middle", "late")[min(int(1.5 * (q.start_s + q.end_s) / item.duration_s), 2)]
     truth = Interval(q.start_s, q.end_s)
     row["answer"] = [answer.start_s, answer.end_s]
     row["tiou"] = 0.0 if answer.absent else tiou(Interval(answer.start_s, answer.end_s), truth)
@@ -168,19 +169,19 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Metric]:
     return metrics
 
 
-# The differences that the course reports, each paired question by question.
+# The differences that the course reports, each paired question by question, at every budget at which both were run.
 DIFFERENCES = (
-    ("two_stage@128", "single_stage_trained@128"),
-    ("two_stage@128", "single_stage_long@128"),
-    ("two_stage@128", "uniform@128"),
-    ("two_stage@128", "two_stage_no_cot@128"),
-    ("two_stage@128", "retrieve_then_fine@128"),
-    ("two_stage@128", "focus_trained@128"),
-    ("focus_trained@128", "single_stage_trained@128"),
-    ("two_stage@128", "dense"),
-    ("two_stage@128", "focus@128"),
-    ("focus@128", "single_stage@128"),
-    ("two_stage@128", "single_stage@128"),
+    ("two_stage", "single_stage_trained"),
+    ("two_stage", "single_stage_long"),
+    ("two_stage", "uniform"),
+    ("two_stage", "two_stage_no_cot"),
+    ("two_stage", "retrieve_then_fine"),
+    ("two_stage", "focus_trained"),
+    ("focus_trained", "single_stage_trained"),
+    ("two_stage", "dense"),
+    ("two_stage", "focus"),
+    ("focus", "single_stage"),
+    ("two_stage", "single_stage"),
 )
 
 
@@ -190,7 +191,9 @@ def differences(rows: Sequence[dict[str, Any]]) -> dict[str, Metric]:
     for row in rows:
         hits.setdefault(row["system"], {})[row["video"], row["text"]] = row
     metrics: dict[str, Metric] = {}
-    for a, b in DIFFERENCES:
+    budgets = sorted({label.partition("@")[2] for label in hits if "@" in label}, key=float)
+    label = lambda system, budget: system if system in NO_BUDGET else f"{system}@{budget}"  # noqa: E731
+    for a, b in ((label(one, budget), label(other, budget)) for budget in budgets for one, other in DIFFERENCES):
         shared = [key for key in hits.get(a, {}) if key in hits.get(b, {})]
         for bucket, chosen in _buckets([hits[a][key] for key in shared]).items():
             pairs = [(row, hits[b][row["video"], row["text"]]) for row in chosen if row["truth"] is not None]
@@ -204,7 +207,14 @@ def differences(rows: Sequence[dict[str, Any]]) -> dict[str, Metric]:
 def _buckets(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     named: dict[str, list[dict[str, Any]]] = {"all": list(rows)}
     for row in rows:
-        for name in (row["bucket"], f"task={row['task']}", f"kind={row['kind']}", f"domain={row['domain']}", f"cue={row['cue']}"):
+        for name in (
+            row["bucket"],
+            f"task={row['task']}",
+            f"kind={row['kind']}",
+            f"domain={row['domain']}",
+            f"cue={row['cue']}",
+            f"position={row.get('position', '')}",
+        ):
             named.setdefault(name, []).append(row)
         if row["duration_s"] >= 256:
             named.setdefault("ge256s", []).append(row)
@@ -320,7 +330,7 @@ def _some(split: str, seed: int | None, root: Path | None, videos: int | None) -
 def _evaluate_weights(
     weights: Weights, folder: Path, items: Sequence[Item], systems: Sequence[str], budgets: Sequence[float]
 ) -> list[dict[str, Any]]:
-    writer = Writer(weights.main.model.vocabulary, load_domains().values())
+    writer = Writer(weights.main.model.vocabulary, load_domains("all").values())
     by_video: dict[str, list[Item]] = {}
     for item in items:
         by_video.setdefault(item.video, []).append(item)

@@ -21,6 +21,7 @@ from timescope_lite.model.memory import Memory
 from timescope_lite.model.timescope import Coarse, TimeScope
 from timescope_lite.text import DIRECT, NUM_SECONDS, THINK
 from timescope_lite.video import probe, stream_segments
+from timescope_lite.world.tasks import ORDINALS
 
 TINY = Path(__file__).parent / "assets" / "tiny.safetensors"
 
@@ -199,9 +200,11 @@ def in_plain_words(checkpoint: Checkpoint, chain: tuple[int, ...]) -> str:
     phrases = [text for text in (checkpoint.model.vocabulary.decode([token]) for token in chain) if not text.startswith("<")]
     if not phrases:
         return "(no reasoning)"
-    what = [phrase for phrase in phrases if len(phrase.split()) == 3]
-    way = ", and from there the sign leads to ".join(f"the {phrase}" for phrase in phrases if phrase not in what)
-    look_for = what[0] if len(what) == 1 else f"the last time {' before '.join(what)}" if what else ""
+    places = [phrase for phrase in phrases if len(phrase.split()) == 2]
+    way = ", and from there the sign leads to ".join(f"the {phrase}" for phrase in places)
+    time = next((f"the {phrase} time " for phrase in phrases if phrase in ORDINALS), "")
+    what = [phrase for phrase in phrases if phrase not in places and phrase not in ORDINALS]
+    look_for = f"the last time {' before '.join(what)}" if len(what) > 1 else time + what[0] if what else ""
     return " ".join(filter(None, [f"Go to {way}." if way else "", f"Look for: {look_for}." if look_for else ""]))
 
 

@@ -1051,3 +1051,83 @@ def _marked_strip(axes: Axes, scene: Scene) -> None:
             axes.plot([sum(span) / 2], [y], marker, color=colour, ms=12, mec="white", clip_on=False, zorder=5)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda t, _: mm_ss(t)))
     axes.tick_params(axis="x", length=0, pad=9, labelsize=12)
+
+
+# --- what a setting costs and what it brings --------------------------------------------------------------------------------------
+
+
+@styled
+def trade_off(
+    curves: Mapping[str, Sequence[tuple[str, float, Estimate]]],
+    xlabel: str,
+    ylabel: str,
+    title: str = "",
+    *,
+    front: bool = False,
+    log: bool = False,
+    guesses: Mapping[str, Seconds] | None = None,
+) -> Picture:
+    """Curves through named points (text, x, estimate of y) with their intervals; `front` joins what no other point beats in both (less x, more y).
+
+    `guesses` are named crosses (x, y), such as a prediction. Raises UserError without a point.
+    """
+    points = [(x, _estimate(entry)[0]) for curve in curves.values() for _, x, entry in curve]
+    if not points:
+        raise UserError("trade_off needs at least one point (text, x, estimate)")
+    listed = "; ".join(f"{name}: " + ", ".join(f"{text} at {x:.3g}: {_said(e)}" for text, x, e in curve) for name, curve in curves.items())
+    listed += "".join(f"; {name}: {y:.2f} at {x:.3g}" for name, (x, y) in (guesses or {}).items())
+    figure, axes = _picture(title or f"{ylabel} against {xlabel}", f"{title}. {ylabel} against {xlabel}. {listed}.", height=5.4)
+    for i, ((name, curve), colour) in enumerate(zip(curves.items(), CYCLE, strict=False)):
+        apart = 1.03 ** (i - (len(curves) - 1) / 2) if log and not front else 1.0  # intervals at one x stand beside each other
+        axes.plot(
+            [x * apart for _, x, _ in curve], [_estimate(e)[0] for *_, e in curve], "o-", color=colour, ms=10, mec="white", label=name
+        )
+        for text, x, entry in curve:
+            value, low, high = _estimate(entry)
+            if low is not None and high is not None:
+                axes.plot([x * apart, x * apart], [low, high], color=colour, lw=5, alpha=0.4, solid_capstyle="round")
+            axes.annotate(text, (x * apart, value), (9, -19 if i % 2 else 9), textcoords="offset points", color=colour)
+    if front:
+        best = [(x, y) for x, y in sorted(points) if not any(a <= x and b >= y and (a, b) != (x, y) for a, b in points)]
+        edge = [*best, (max(x for x, _ in points), best[-1][1])]
+        axes.step(*zip(*edge, strict=True), where="post", color=GREY, ls="--", lw=1.8, label="Pareto front")
+    for name, (x, y) in (guesses or {}).items():
+        axes.plot(x, y, "X", color=BLACK, ms=13, mec="white", zorder=5)
+        axes.annotate(name, (x, y), (11, -15), textcoords="offset points")
+    axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if log else "linear")
+    if log:
+        ticks = sorted({x for x, _ in points})
+        axes.set_xticks(ticks, [f"{x:.3g}" for x in ticks])
+        axes.minorticks_off()
+    axes.margins(x=0.12, y=0.1)
+    axes.grid(color=PALE)
+    figure.legend(loc="outside lower center", ncols=4)
+    return figure
+
+
+@styled
+def star(rows: Mapping[str, Mapping[str, Estimate]], default: str, title: str = "") -> Picture:
+    """Settings under each other and a panel per measure, in each a dot with its interval; what the row `default` has is shaded through all rows.
+
+    `rows` maps a setting to {measure: estimate}. Raises UserError if `default` is none of them.
+    """
+    if default not in rows:
+        raise UserError(f"star: there is no row {default!r}; expected one of {', '.join(rows)}")
+    measures = list(rows[default])
+    listed = "; ".join(f"{name}: " + ", ".join(f"{m} {_said(e)}" for m, e in row.items()) for name, row in rows.items())
+    figure = Picture(figsize=(12.8, min(7.2, 1.8 + 0.27 * len(rows))), layout="constrained")
+    figure.alt_text = f"{title or 'Settings around one default'}. A dot with its interval per setting and measure. {listed}."
+    figure.suptitle(textwrap.fill(title or "Settings around one default", 100), x=0.012, ha="left", fontsize=17, fontweight="bold")
+    panels = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
+    for axes, measure, colour in zip(panels, measures, CYCLE, strict=False):
+        value, low, high = _estimate(rows[default][measure])
+        axes.axvspan(value if low is None else low, value if high is None else high, color=PALE, zorder=0)
+        for y, (name, row) in enumerate(rows.items()):
+            value, low, high = _estimate(row[measure])
+            if low is not None and high is not None:
+                axes.plot([low, high], [y, y], color=colour, lw=4, alpha=0.5, solid_capstyle="round")
+            axes.plot(value, y, "D" if name == default else "o", color=colour, ms=8, mec="white", zorder=4)
+        axes.set(xlabel=measure, ylim=(len(rows) - 0.4, -0.6), yticks=range(len(rows)), yticklabels=list(rows))
+        axes.grid(color=PALE)
+        axes.tick_params(length=0, labelsize=13)
+    return figure

@@ -14,7 +14,7 @@ import numpy as np
 
 from timescope_lite.common import UserError
 from timescope_lite.world.domain import EFFECT, LASTING, NUM_ACTIVITIES, NUM_PLACES, NUM_TRACKS, PLACE, SHOWN, SIGN, TRACK0, Domain
-from timescope_lite.world.story import ALARM, CROWD, DIRECT_NUMBERS, PREPARATION_NUMBERS, Story
+from timescope_lite.world.story import ALARM, CROWD, DIRECT_NUMBERS, ODDITY_NUMBERS, PREPARATION_NUMBERS, Story
 
 # Kind -> paraphrases. {A} an activity, {D} the same as in `he does it`, {B} another activity like {D}, {P} a place, {E} what lasts there, {X} a person by
 # colour of clothes and thing in hand, {N} which time. Of six the first two make up the core town's questions, four are trained on in the whole town, and the
@@ -527,6 +527,83 @@ def activity_surface(words: str, third_person: bool = False) -> str:
     return f"{role} {verb}{ending} the {thing}"
 
 
+# What one is asked beside the interval, by type of task: the same evidence as a short answer, with three others that are as plausible.
+QUIZ = {
+    "explicit": "Which place does the sign name there?",
+    "attribute": "What does the person do?",
+    "on_screen_text": "At which place does it happen?",
+    "place": "Which place is it?",
+    "nth_time": "At which place does it happen?",
+    "order": "What is it?",
+    "last_before": "At which place does it happen?",
+    "why": "What happened?",
+    "what_for": "What is it for?",
+    "consequence": "What came of it?",
+    "state_change": "What changed?",
+    "anomaly": "What is it?",
+}
+
+
+def quiz(story: Story, q: Question, rng: np.random.Generator) -> tuple[str, tuple[str, ...]]:
+    """The short answer to a question (see QUIZ) and four choices in random order, the answer among them."""
+    domain, place = story.domain, story.domain.place
+    if q.task_type in {"consequence", "state_change", "anomaly"}:
+        right, kin = q.effect, (ODDITY_NUMBERS if q.kind == "oddity" else DIRECT_NUMBERS)
+        answer, others = _shown_surface(right), [_shown_surface(number) for number in kin if number != right]
+    elif q.task_type in {"order", "why", "what_for", "attribute"}:
+        word = _word_at(story, q)
+        track = word // NUM_ACTIVITIES * NUM_ACTIVITIES
+        alike = range(track + word % 4, track + NUM_ACTIVITIES, 4) if q.kind == "attribute" else range(track, track + NUM_ACTIVITIES)
+        answer = _activity_surface_of(domain, word)
+        others = [_activity_surface_of(domain, other) for other in alike if other != word]
+    else:
+        chapter = int(np.flatnonzero(story.place == q.path[-1])[0])
+        right = int(story.place[story.sign_to[chapter]]) if q.kind == "explicit" else q.path[-1]
+        answer, others = place(right), [place(int(other)) for other in story.place if other != right]
+    wrong = [others[int(i)] for i in rng.permutation(len(others))[:3]]
+    while len(wrong) < 3:  # a video of three places
+        stranger = place(int(rng.integers(NUM_PLACES)))
+        wrong += [stranger] if stranger not in (answer, *others, *wrong) else []
+    choices = [answer, *wrong]
+    return answer, tuple(choices[int(i)] for i in rng.permutation(4))
+
+
+def _word_at(story: Story, q: Question) -> int:
+    """The activity of the event that is the target."""
+    at = np.flatnonzero(
+        (story.event_start == q.start_s) & (story.event_end == q.end_s) & np.isin(story.event_word, _possible_words(story, q))
+    )
+    return int(story.event_word[at[0]])
+
+
+def _possible_words(story: Story, q: Question) -> np.ndarray:
+    """The words that the target of a question can have: its own, or for `order` all of the same person."""
+    if q.kind in {"order", "order_at"}:
+        first = q.word // NUM_ACTIVITIES * NUM_ACTIVITIES
+        return np.arange(first, first + NUM_ACTIVITIES)
+    return np.array([q.word])
+
+
+def _activity_surface_of(domain: Domain, word: int) -> str:
+    return activity_surface(domain.activity(word), third_person=True)
+
+
+def _shown_surface(number: int) -> str:
+    return EFFECT_SURFACE[SHOWN[number - 1]]
+
+
+def difficulty(story: Story, q: Question) -> dict[str, int]:
+    """What makes a question hard: hops; how often the same is seen elsewhere in the video (`lookalikes`); seconds from the cue that it names to the target."""
+    elsewhere = 0
+    if q.word >= 0:
+        target = _word_at(story, q) if q.kind != "consequence" else q.word
+        elsewhere = int(np.count_nonzero(story.event_word == target)) - 1
+    named = np.flatnonzero(story.effect == q.effect) if q.kind in ASKED_ABOUT else np.flatnonzero(story.place == q.path[0])
+    chapter = int(named[0])
+    cue = (int(story.chapter_start[chapter]) + int(story.chapter_end[chapter])) / 2
+    return {"hops": q.hops, "lookalikes": max(elsewhere, 0), "distance_s": round(abs((q.start_s + q.end_s) / 2 - cue))}
+
+
 def solve(
     story: Story,
     kind: str,
@@ -568,7 +645,7 @@ def _solve_lasting(story: Story, effect: int, signs: int) -> list[tuple[int, int
 def _solve_at(rows: np.ndarray, place: int, kind: str, word: int, other: int, ordinal: int) -> list[tuple[int, int]]:
     """What answers a question in the place that it leads to."""
     kind, there = kind.removesuffix("_at"), rows[:, PLACE] == place
-    if kind in {"place", "next_place", "where"}:
+    if kind in {"place", "next_place", "where", "captions"}:
         return runs(there)
     if kind == "change":
         return [(start, start + CHANGE_S) for start, _ in runs(there & np.isin(rows[:, EFFECT], DIRECT_NUMBERS))]
