@@ -281,7 +281,9 @@ def test_questions_name_their_cue_only_where_they_say_so():
             question = ask(story, kind, rng)
             if question is not None:
                 seen.setdefault(kind, set()).add(story.domain.place(question.path[-1]) in in_words(story, question))
-                assert question.cue_named == (story.domain.place(question.path[-1]) in in_words(story, question)) or kind == "captions", kind
+                assert question.cue_named == (story.domain.place(question.path[-1]) in in_words(story, question)) or kind == "captions", (
+                    kind
+                )
                 assert question.hops == {"why3": 3, "why2": 2}.get(kind, 1 if kind in RULE_HOPS else len(question.path) - 1)
     assert seen.keys() == set(TEMPLATES)
 
@@ -412,7 +414,9 @@ def test_places_of_a_family_serve_its_domains(tmp_path):
     house, school, museum, *_ = read_family(tmp_path / "mine.toml")
     assert house.places == museum.places == DOMAINS[0].places and school.places == tuple(own)
     (tmp_path / "mine.toml").write_text(source.replace("places =", "streets ="))
-    with pytest.raises(UserError, match=r"mine.toml, line 7: unknown key 'streets' at the top of the file; expected one of family, places, skyline"):
+    with pytest.raises(
+        UserError, match=r"mine.toml, line 7: unknown key 'streets' at the top of the file; expected one of family, places, skyline"
+    ):
         read_family(tmp_path / "mine.toml")
 
 
@@ -422,7 +426,9 @@ def test_a_bad_domain_of_a_file_is_named_with_its_line(tmp_path):
     line = source[: source.index('cause = "janitor pull wrench"')].count("\n") + 1
     with pytest.raises(UserError, match=rf"mine.toml, line {line}, school: the cause 'janitor pull moon' of 'flood' is no activity"):
         read_family(tmp_path / "mine.toml")
-    (tmp_path / "mine.toml").write_text(source.replace('colour = "pink"\nverbs = ["hold", "pull"', 'colour = "pink"\nverbs = ["hold", "sing"'))
+    (tmp_path / "mine.toml").write_text(
+        source.replace('colour = "pink"\nverbs = ["hold", "pull"', 'colour = "pink"\nverbs = ["hold", "sing"')
+    )
     with pytest.raises(UserError, match=r"mine.toml, line \d+, house: role 'granny' has the verb 'sing'"):
         read_family(tmp_path / "mine.toml")
 
