@@ -187,7 +187,7 @@ def test_sealed_short_is_what_its_card_says():
     counts = np.histogram(centre, bins=10, range=(0, 1))[0]
     assert counts.min() >= 0.6 * counts.mean() and counts.max() <= 1.4 * counts.mean()
     types = [i.question.task_type for i in items]
-    assert set(types) == set(TASK_TYPES.values()) and len(set(types)) == 6
+    assert set(types) == set(CORE_TASKS.values()) and len(set(types)) == 6
     assert {t: types.count(t) / len(types) for t in set(types)} == pytest.approx({t: 1 / 6 for t in set(types)}, abs=0.03)
     assert {i.question.hops for i in items} == {0, 1, 2, 3} and {i.domain for i in items} == {d.name for d in DOMAINS}
 

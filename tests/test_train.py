@@ -200,7 +200,7 @@ def test_rivals_lie_around_the_video_and_on_the_clock():
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(UserError, match="unknown profile 'huge': expected one of smoke, lab, long, full"):
+    with pytest.raises(UserError, match="unknown profile 'huge': expected one of smoke, lab, long, town, full"):
         recipe("huge")
     with pytest.raises(UserError, match="no recipe for the system 'magic': expected one of two_stage, "):
         recipe("lab", "magic")

@@ -85,9 +85,9 @@ class Symbols:
         return named
 
     def people(self) -> dict[str, tuple[int, list[int]]]:
-        """A person by colour and thing (`tasks.person_phrase`) -> the field and the four classes, one per verb, that show it."""
+        """A person by colour and thing (`tasks.person_phrase`) -> the field and the four classes, one per verb, that show it; nobody in the core town."""
         found: dict[str, tuple[int, list[int]]] = {}
-        for number, domain in enumerate(self.domains):
+        for number, domain in enumerate(self.domains if self.shown == SHOWN else []):
             for word in range(NUM_TRACKS * NUM_ACTIVITIES):
                 track, activity = divmod(word, NUM_ACTIVITIES)
                 found.setdefault(person_phrase(domain, word), (5 + track, []))[1].append(1 + activity + NUM_ACTIVITIES * number)
