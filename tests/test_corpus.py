@@ -31,11 +31,10 @@ from timescope_lite.model.frame_encoder import FrameEncoder, FrameEncoderConfig
 from timescope_lite.text import ABSENT, ANSWER, CHAIN_LOSS, DIRECT, NO_LOSS, PAD, SO, THINK, TIME_LOSS, WINDOW, Vocabulary, Writer
 from timescope_lite.world.domain import load_domains
 from timescope_lite.world.story import StoryConfig, tell
-from timescope_lite.world.tasks import CORE_KINDS, TASK_TYPES, ask, ask_absent, solve
+from timescope_lite.world.tasks import CORE_TASK_TYPES, ask, ask_absent, solve
 
 DOMAINS = list(load_domains().values())
-CORE_TASKS = {kind: task for kind, task in TASK_TYPES.items() if kind in CORE_KINDS}
-TASKS = dict.fromkeys(CORE_TASKS, 1.0)
+TASKS = dict.fromkeys(CORE_TASK_TYPES, 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +186,7 @@ def test_sealed_short_is_what_its_card_says():
     counts = np.histogram(centre, bins=10, range=(0, 1))[0]
     assert counts.min() >= 0.6 * counts.mean() and counts.max() <= 1.4 * counts.mean()
     types = [i.question.task_type for i in items]
-    assert set(types) == set(CORE_TASKS.values()) and len(set(types)) == 6
+    assert set(types) == set(CORE_TASK_TYPES.values()) and len(set(types)) == 6
     assert {t: types.count(t) / len(types) for t in set(types)} == pytest.approx({t: 1 / 6 for t in set(types)}, abs=0.03)
     assert {i.question.hops for i in items} == {0, 1, 2, 3} and {i.domain for i in items} == {d.name for d in DOMAINS}
 
@@ -214,8 +213,8 @@ def test_a_video_of_two_hours_has_as_many_chapters_as_one_of_one_hour():
 
 
 def test_the_kinds_of_the_bench_are_its_six_types_in_equal_parts():
-    types = [TASK_TYPES[choice[0]] for choice in BENCH_KINDS]
-    assert {t: types.count(t) for t in types} == dict.fromkeys(CORE_TASKS.values(), 2)
+    types = [CORE_TASK_TYPES[choice[0]] for choice in BENCH_KINDS]
+    assert {t: types.count(t) for t in types} == dict.fromkeys(CORE_TASK_TYPES.values(), 2)
 
 
 def test_build_and_check_on_files(tmp_path, tiny_split):

@@ -40,10 +40,22 @@ def scene(**changes: object) -> Scene:
     return Scene(**{**values, **changes})  # type: ignore[arg-type]
 
 
+ESTIMATE = bootstrap([0, 1, 1, 0], [0, 0, 1, 2])
 DRAWINGS: dict[str, Callable[[], Picture]] = {
     "timeline": lambda: plots.timeline(scene()),
     "pipeline": lambda: plots.pipeline("reload"),
     "film": lambda: plots.film([(5.0, RED_DOT), (3599.6, RED_DOT)], ["a mill", "a dock"], "Two places"),
+    "estimate_rows": lambda: plots.estimate_rows(
+        {"an hour": {"two stages": ESTIMATE}, "minutes": {"two stages": ESTIMATE}}, "Two rows", marks={"your guess": 0.4}, zero=True
+    ),
+    "outcome_bars": lambda: plots.outcome_bars(
+        {"an hour": {"found": ESTIMATE, "missed": ESTIMATE}}, {"found": "#1f5fae", "missed": "#c43320"}, "Two outcomes"
+    ),
+    "failure_gallery": lambda: plots.failure_gallery({"The window misses the evidence.": scene()}, "One failure"),
+    "trade_off": lambda: plots.trade_off(
+        {"two stages": [("r=4", 60.0, ESTIMATE), ("r=16", 20.0, ESTIMATE)]}, "frames' worth", "R1@0.5", "Less memory", front=True
+    ),
+    "star": lambda: plots.star({"default": {"R1@0.5": ESTIMATE}, "r = 4": {"R1@0.5": ESTIMATE}}, "default", "One axis at a time"),
     "memory_bars": lambda: plots.memory_bars({"attended KV": 1.0e6, "dense attention": 1.5e7}),
     "system_bars": lambda: plots.system_bars(METRICS),
     "miss_chances": lambda: plots.miss_chances(3600, (2, 5), {2: {64: 0.96}}),

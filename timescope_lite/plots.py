@@ -975,7 +975,7 @@ def _dot(axes: Axes, entry: Estimate, y: float, colour: str) -> None:
         axes.plot([low, high], [y, y], color=colour, lw=5, solid_capstyle="round", alpha=0.55)
     axes.plot(value, y, "o", color=colour, ms=11, mec="white", zorder=4)
     right = max(value, high if high is not None else value)
-    axes.annotate(_said(entry), (right, y), (10, 0), textcoords="offset points", va="center", fontsize=12, color=colour)
+    axes.annotate(_said(entry), (right, y), (10, 0), textcoords="offset points", va="center", fontsize=13, color=colour)
 
 
 @styled
@@ -997,7 +997,7 @@ def outcome_bars(rows: Mapping[str, Mapping[str, Estimate]], colours: Mapping[st
             light = np.dot(to_rgb(colours[what]), (0.3, 0.59, 0.11)) > 0.55
             said = _said(entry).replace(" ", "\n", 1) if value > 0.08 else f"{value:.2f}"
             if value > 0.03:
-                axes.text(left + value / 2, y, said, ha="center", va="center", fontsize=12, color=BLACK if light else "white")
+                axes.text(left + value / 2, y, said, ha="center", va="center", fontsize=13, color=BLACK if light else "white")
             left += value
     axes.set(yticks=range(len(rows)), yticklabels=list(rows), xlim=(0, 1), xlabel="share of the questions")
     axes.tick_params(axis="y", length=0)
@@ -1050,7 +1050,7 @@ def _marked_strip(axes: Axes, scene: Scene) -> None:
         if span:
             axes.plot([sum(span) / 2], [y], marker, color=colour, ms=12, mec="white", clip_on=False, zorder=5)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda t, _: mm_ss(t)))
-    axes.tick_params(axis="x", length=0, pad=9, labelsize=12)
+    axes.tick_params(axis="x", length=0, pad=9, labelsize=13)
 
 
 # --- what a setting costs and what it brings --------------------------------------------------------------------------------------

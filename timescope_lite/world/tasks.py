@@ -159,6 +159,7 @@ TASK_TYPES = {
     "change": "state_change",
     "oddity": "anomaly",
 }
+CORE_TASK_TYPES = {kind: TASK_TYPES[kind] for kind in CORE_KINDS if kind in TASK_TYPES}
 SKILLS = tuple(kind for kind in TEMPLATES if kind not in TASK_TYPES)
 # Signs that one follows from the place or the effect that a question names.
 SIGNS = {
