@@ -35,6 +35,9 @@ intervals lie apart, which is stricter than a paired difference.
 How to read it: we test the mechanism, not the paper's numbers. Our videos are simulated, our model is tiny, every system was trained once
 (one seed). *Not here* says that we do not see it; it does not say that the paper is wrong. For a failure signature *holds* is bad news: it
 shows here. Intervals come from resampling whole videos; over four videos (an hour, two hours) they are rough.
+
+What to distrust: the rules were written when the numbers of one training seed were known. Three rows depend on what they count: C9 leaves out
+two hops (too few questions), X1 and C5 the bucket under three minutes, in which no effect is seen. The rules stand for the seeds to come.
 """
 
 
