@@ -40,11 +40,11 @@ from timescope_lite.classroom.explorer import Setting, episode_of, explore, stat
 from timescope_lite.grounding import shipped_checkpoint
 from timescope_lite.world.domain import load_domains
 from timescope_lite.world.story import tell
-from timescope_lite.world.tasks import TASK_TYPES, ask
+from timescope_lite.world.tasks import CORE_TASK_TYPES, ask
 torch.set_num_threads(1)""",
     """story = tell(load_domains()["harbour"], 256, 7)
 rng = np.random.default_rng(7)
-questions = [q for q in (ask(story, kind, rng) for kind in TASK_TYPES) if q is not None]
+questions = [q for q in (ask(story, kind, rng) for kind in CORE_TASK_TYPES) if q is not None]
 episode = episode_of(shipped_checkpoint(), story, questions)
 tasks = list(episode.questions)""",
     "settings = Setting(tasks[0], margin=1), Setting(tasks[1], r=8, budget=96.0)\nexplorer = explore(episode, *settings)\nexplorer",
