@@ -10,7 +10,7 @@ import numpy as np
 
 from timescope_lite import __version__, metrics, plots
 from timescope_lite.common import atomic_path
-from timescope_lite.corpus import POSITION_BINS, Item, build, read_questions
+from timescope_lite.corpus import Item, build, positions, read_questions
 from timescope_lite.evaluate import bucket_of
 from timescope_lite.video import read_frames
 
@@ -59,18 +59,18 @@ def _targets(items: Sequence[Item]) -> list[str]:
     spans = np.array([(item.question.start_s, item.question.end_s) for item in items], dtype=float)
     duration = np.array([[item.duration_s] for item in items], dtype=float)
     low, middle, high = np.quantile(spans[:, 1] - spans[:, 0], (0.05, 0.5, 0.95))
-    tenths = np.histogram((spans / duration).mean(1), bins=POSITION_BINS, range=(0, 1))[0]
     guesses = {
         "the best constant interval": np.array(metrics.best_constant(spans / duration)) * duration,
         "the middle third": np.array([(w.start_s, w.end_s) for w in map(metrics.centre_window, duration[:, 0])]),
         "the whole video": np.array((0.0, 1.0)) * duration,
     }
+    tenths = ", ".join(map(str, positions(items)))
     rows = []
     for name, answer in guesses.items():
         ious = metrics.tiou_many(answer, spans)
         rows.append(f"| {name} | {metrics.mean_iou(ious):.3f} | {metrics.recall_at(ious, 0.5):.3f} |")
     return [
-        f"A target lasts {middle:.0f} s (median; 5 % to 95 %: {low:.0f} to {high:.0f} s). Targets per tenth of the video: {', '.join(map(str, tenths))}.",
+        f"A target lasts {middle:.0f} s (median; 5 % to 95 %: {low:.0f} to {high:.0f} s). Targets per tenth of the video: {tenths}.",
         "",
         "| answer without looking | mIoU | R1@0.5 |",
         "|---|---|---|",

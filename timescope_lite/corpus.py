@@ -40,6 +40,7 @@ from timescope_lite.world.domain import (
     SIGN,
     TRACK0,
     Domain,
+    all_core,
     load_domains,
 )
 from timescope_lite.world.render import render_frames, to_model_size
@@ -70,7 +71,7 @@ class Symbols:
         self.domains = list(domains)
         nouns = list(dict.fromkeys(noun for d in domains for noun in d.places))
         self._noun = {d.name: np.array([nouns.index(n) for n in d.places]) for d in domains}
-        self.shown = LASTING if all(d.core for d in domains) else SHOWN
+        self.shown = LASTING if all_core(domains) else SHOWN
         self.sizes = (6, len(nouns), 6, len(nouns), 1 + len(self.shown)) + (1 + NUM_ACTIVITIES * len(domains),) * NUM_TRACKS
 
     def named(self) -> dict[str, tuple[int, int]]:
@@ -280,7 +281,7 @@ class Pile:
 
     def __init__(self, domains: Sequence[Domain], source: FeatureSource, writer: Writer, seed: int, frames_per_segment: int = 16) -> None:
         self.domains, self.source, self.writer, self.seed = list(domains), source, writer, seed
-        core = all(domain.core for domain in domains)
+        core = all_core(domains)
         self.story, self.frames_per_segment, self.phrasing = (
             StoryConfig(oddities=not core),
             frames_per_segment,
@@ -745,13 +746,13 @@ def check(name: str, seed: int | None = None, root: Path | None = None, jobs: in
         "questions": len(items),
         "task_types": dict(sorted(Counter(item.question.task_type for item in items).items())),
         "cue_named": round(named, 3),
-        "position_histogram": _positions(items).tolist(),
+        "position_histogram": positions(items).tolist(),
         "seconds": int(sum(story.num_seconds for story in stories.values())),
         "bytes": sum(path.stat().st_size for path in folder.glob("*.mp4")),
     }
 
 
-def _positions(items: Sequence[Item]) -> np.ndarray:
+def positions(items: Sequence[Item]) -> np.ndarray:
     """How many targets lie in each tenth of their videos."""
     centre = [(item.question.start_s + item.question.end_s) / 2 / item.duration_s for item in items]
     return np.histogram(centre, bins=POSITION_BINS, range=(0, 1))[0]
@@ -774,7 +775,7 @@ def _check_item(item: Item, story: Story) -> None:
 def _check_balance(items: Sequence[Item], split: Split) -> None:
     """What the benchmark promises of a whole split: types, domains, positions even, cues hidden, no constant answer that scores."""
     types, domains = Counter(i.question.task_type for i in items), Counter(i.domain for i in items)
-    positions, even = _positions(items), len(items) / POSITION_BINS
+    tenths, even = positions(items), len(items) / POSITION_BINS
     long = [item for item in items if item.duration_s >= BUCKETS_S[0]]
     spans = np.array([(item.question.start_s, item.question.end_s) for item in long], dtype=float)
     duration = np.array([[item.duration_s] for item in long], dtype=float)
@@ -782,7 +783,7 @@ def _check_balance(items: Sequence[Item], split: Split) -> None:
     rules = (
         (len(types) == 12 and min(types.values()) >= 0.8 * len(items) / 12, f"task types are uneven: {dict(types)}"),
         (len(domains) == 35 and max(domains.values()) <= 2 * len(items) / 35, f"domains are uneven: {dict(domains)}"),
-        (float(((positions - even) ** 2 / even).sum()) < CHI2_LIMIT, f"positions are not even: {positions.tolist()}"),
+        (float(((tenths - even) ** 2 / even).sum()) < CHI2_LIMIT, f"positions are not even: {tenths.tolist()}"),
         (np.mean([item.question.cue_named for item in items]) <= 1 / 3, "more than a third of the questions names its cue"),
         (split.seconds[1] <= BUCKETS_S[1] or blind <= 0.05, f"one constant interval reaches mIoU {blind:.3f} beyond 3 min, more than 0.05"),
     )

@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from timescope_lite.common import UserError
-from timescope_lite.world.domain import COLOURS, LASTING, NUM_ACTIVITIES, NUM_PLACES, NUM_TRACKS, SHOWN, VERBS, Domain
+from timescope_lite.world.domain import COLOURS, LASTING, NUM_ACTIVITIES, NUM_PLACES, NUM_TRACKS, SHOWN, VERBS, Domain, all_core
 from timescope_lite.world.story import Story
 from timescope_lite.world.tasks import CORE_KINDS, ORDINALS, PHRASINGS, TEMPLATES, Question, person_phrase
 
@@ -73,7 +73,7 @@ class Vocabulary:
     def of(cls, domains: Iterable[Domain]) -> Vocabulary:
         """The phrases that questions and reasoning about these domains need: those of the core town, or those of the whole one."""
         domains = list(domains)
-        core = all(domain.core for domain in domains)
+        core = all_core(domains)
         texts = [
             text
             for kind in TEMPLATES

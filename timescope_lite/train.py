@@ -34,7 +34,7 @@ from timescope_lite.model.frame_encoder import FrameEncoder, FrameEncoderConfig
 from timescope_lite.model.timescope import Encoded, ModelConfig, TimeScope
 from timescope_lite.text import CHAIN_LOSS, DIRECT, NUM_SECONDS, THINK, TIME_LOSS, Vocabulary, Writer
 from timescope_lite.world.camera import Camera
-from timescope_lite.world.domain import Domain, load_domains
+from timescope_lite.world.domain import Domain, all_core, load_domains
 from timescope_lite.world.render import render_frames, to_model_size
 from timescope_lite.world.story import StoryConfig, tell
 
@@ -414,6 +414,8 @@ def recipe(profile: str, system: str = "two_stage", depth: int | None = None) ->
     think = 0.0 if system == "two_stage_no_cot" else 0.6
     core = scale.town == "core"
     tasks, longer = (TASKS, 1.0) if core else (TOWN_TASKS, 1.4)  # four times the words, twice the kinds
+    if not think:  # a caption is written as words, and this control never writes any
+        tasks = {kind: weight for kind, weight in tasks.items() if kind != "captions"}
     phases = (
         Phase("words", round(2000 * longer), ((1.0, (32,)),), WORDS, think=0.0, coarse=0.2),
         Phase("dense", round(1000 * longer), CURRICULUM, tasks, think=think, absent=0.03, muon_lr=0.01, adam_lr=1.5e-3),
@@ -592,7 +594,7 @@ def _state_step(path: Path, phase_number: int) -> int:
 def picture_pool(domains: Sequence[Domain], phase: FramePhase, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Pictures uint8 (N, 64, 64, 3) from many stories and the classes of what they show (N, 9). Outside the core town every story has its own camera."""
     symbols, rng = Symbols(domains), np.random.default_rng((seed, 17))
-    whole = not all(domain.core for domain in domains)
+    whole = not all_core(domains)
     pixels, classes = [], []
     for i in range(phase.stories):
         story = tell(domains[i % len(domains)], 512, (seed, 17, i), StoryConfig(oddities=whole))

@@ -266,6 +266,11 @@ def _line_of(lines: list[str], first: int, what: str) -> int:
     return next(found, first) + 1
 
 
+def all_core(domains: Iterable[Domain]) -> bool:
+    """Whether these domains are of the core town only: no oddities, plain cameras, six task types in two phrasings."""
+    return all(domain.core for domain in domains)
+
+
 @cache
 def load_domains(town: str = "core") -> dict[str, Domain]:
     """The shipped domains by name, in the order of their files: the eight of the `core` town, or `all`. The order is part of what a seed means.
