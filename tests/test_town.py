@@ -159,9 +159,9 @@ def test_captions_are_the_first_events_of_a_place_with_their_times(writer):
         tokens, loss = write_captions(writer, story, q, 0)
         start = tokens.index(THINK) + 1
         body = tokens[start:-1]
-        activities, spans = body[::3], list(zip(body[1::3], body[2::3], strict=True))
-        assert tokens[-1] == SO and len(activities) == 6 and [a for a, _ in spans] == sorted(a for a, _ in spans)
-        assert loss[start - 1 : -1] == [CHAIN_LOSS, TIME_LOSS, TIME_LOSS] * 6 + [CHAIN_LOSS]
+        activities, spans = body[3::4], list(zip(body[1::4], body[2::4], strict=True))
+        assert tokens[-1] == SO and body[::4] == [writer.clue] * 6 and [a for a, _ in spans] == sorted(a for a, _ in spans)
+        assert loss[start - 1 : -1] == [CHAIN_LOSS, TIME_LOSS, TIME_LOSS, CHAIN_LOSS] * 6 + [CHAIN_LOSS]
         first = writer.vocabulary.first_second
         for token, (a, b) in zip(activities, spans, strict=True):
             word = list(writer.tokens[story.domain.name].activity).index(token)

@@ -221,6 +221,21 @@ def bench_dials(
     print(f"{len(names)} points: {dials.draw(out)}")
 
 
+@bench_app.command("variants")
+def bench_variants(
+    out: Annotated[Path, typer.Option()],
+    variant: Annotated[list[str] | None, typer.Option(help="Training sets to compare; all without it.")] = None,
+    checkpoint: Annotated[
+        Path, typer.Option(help="Whose frame encoder to use: one of the whole town, or a folder with a manifest.")
+    ] = Path("data/checkpoints/town"),
+    seed: int = 0,
+) -> None:
+    """What a training set teaches: reasoning, a teacher's errors, what is left out (lessons 11 and 12). About ten minutes of one core a variant."""
+    variants = importlib.import_module("timescope_lite.variants")
+    for name in variant or list(variants.VARIANTS):
+        print(variants.study(name, out, variants.frame_encoder(checkpoint), seed=seed))
+
+
 @app.command()
 def run(
     notebooks: Annotated[

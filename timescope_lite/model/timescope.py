@@ -360,10 +360,13 @@ class TimeScope(nn.Module):
     @torch.no_grad()
     def captions(self, layers: Sequence[LayerKV], memory: Memory, prompt: list[int], most: int = 6) -> list[tuple[int, float, float]]:
         """Dense captions: what happens at a place, as (phrase token, start_s, end_s) in the order of starts, overlapping; at most `most`, until <so>."""
+        clue = self.vocabulary.id_of[CLUE]
         reader = _Reader(self, layers, memory.num_frames, [prompt])
         found: list[tuple[int, float, float]] = []
-        while len(found) < most and (word := reader.choose_word()[0]) != SO:
-            found.append((word, *self._write_interval(reader, word, memory)))
+        while len(found) < most and reader.logits[0, clue] > reader.logits[0, SO]:
+            span = self._write_interval(reader, clue, memory)
+            found.append((reader.choose_word()[0], *span))
+            reader.feed([found[-1][0]])
         return found
 
 

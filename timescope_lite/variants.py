@@ -1,0 +1,245 @@
+"""What a training set teaches: one tiny model, trained on piles that differ in one thing, and asked the same questions.
+
+The reasoning (true, none, a teacher who is wrong about a share of its hops), what is left out (task types, compositions, a domain, paraphrases), what is
+asked at all, and what comes before. The frame encoder is that of the whole town, frozen, as the paper's has seen more than its training set. Everything is
+read uncompressed in one pass: memory is not the question here. Lessons 11 and 12.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from timescope_lite.baselines import Video, dense
+from timescope_lite.common import UserError, atomic_path
+from timescope_lite.corpus import LEFT_OUT_COMPOSITION, LEFT_OUT_DOMAIN, LEFT_OUT_TYPES, CachedSource, Pile, PixelSource, events_of
+from timescope_lite.grounding import Answer
+from timescope_lite.intervals import Interval, tiou
+from timescope_lite.metrics import bootstrap
+from timescope_lite.model.checkpoint import from_manifest, load, save
+from timescope_lite.model.frame_encoder import FrameEncoder
+from timescope_lite.model.timescope import ModelConfig, TimeScope
+from timescope_lite.results import Metric, write_result
+from timescope_lite.text import DIRECT, THINK, Vocabulary, Writer
+from timescope_lite.train import FEATURE_GAIN, TOWN_TASKS, WORDS, Phase, Trainer
+from timescope_lite.world.domain import load_domains
+from timescope_lite.world.story import Story, StoryConfig
+from timescope_lite.world.tasks import TASK_TYPES, Question, ask
+
+TRAINED_DOMAINS = ("hospital", "circus", "forest", "square", "airport", "factory")  # one of each family
+POOL_FRAMES = 60_000  # of stories of each length
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One training set: `about` says in a few words what is different. `think`: share of examples with reasoning; `hallucinated`: share of hops that the
+    teacher gets wrong; `without` and `only`: kinds of question; `all_domains`: the left-out domain is trained on, too; `words`: whether plain localisation
+    comes first; `captions`: share of dense captions.
+    """
+
+    about: str
+    think: float = 0.6
+    hallucinated: float = 0.0
+    without: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    all_domains: bool = False
+    words: bool = True
+    captions: float = 0.0
+
+    def kinds(self) -> dict[str, float]:
+        """What is asked in training, with weights. UserError where nothing is left."""
+        kinds = {kind: weight for kind, weight in TOWN_TASKS.items() if kind != "captions" and kind not in self.without}
+        kinds = {kind: weight for kind, weight in kinds.items() if not self.only or kind in self.only}
+        if not kinds:
+            raise UserError(f"the variant {self.about!r} leaves no question to train on")
+        return kinds | ({"captions": self.captions * sum(kinds.values())} if self.captions else {})
+
+
+EXPLICIT = ("activity", "explicit", "place", "effect")
+VARIANTS = {
+    "base": Variant("true reasoning in 60 % of the examples"),
+    "no_reasoning": Variant("no reasoning", think=0.0),
+    "teacher_10": Variant("a teacher who is wrong about 10 % of the hops", hallucinated=0.1),
+    "teacher_30": Variant("a teacher who is wrong about 30 % of the hops", hallucinated=0.3),
+    "teacher_50": Variant("a teacher who is wrong about half of the hops", hallucinated=0.5),
+    "no_types": Variant("without what-for and n-th time", without=LEFT_OUT_TYPES),
+    "no_composition": Variant("without three hops: each rule and each sign, not both", without=LEFT_OUT_COMPOSITION),
+    "explicit_only": Variant("descriptions only", only=EXPLICIT),
+    "tasks_only": Variant("tasks only, no description", without=EXPLICIT),
+    "all_domains": Variant("the seventh domain, too", all_domains=True),
+    "no_words": Variant("no plain localisation before", words=False),
+    "captions": Variant("a tenth of dense captions", captions=0.1),
+}
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Training steps of the two phases; then on how many videos of which length (seconds) each set of questions is scored."""
+
+    words: int = 500
+    dense: int = 1200
+    videos: int = 24
+    seconds: int = 192
+
+
+@dataclass(frozen=True)
+class Questions:
+    """A set of questions to score on: `phrasing` of `tasks.PHRASINGS`, trained domains or the left-out one, how long its videos are, which kinds."""
+
+    about: str
+    phrasing: str = "trained"
+    left_out_domain: bool = False
+    seconds: int | None = None
+    kinds: tuple[str, ...] = tuple(TASK_TYPES)
+
+
+# `clips` has the lengths of Charades-STA: videos of 30.6 s and moments of 8.1 s on average, one described activity each (Gao et al. 2017).
+SETS = {
+    "seen": Questions("stories that training does not draw, everything else as trained"),
+    "paraphrase": Questions("two phrasings of each kind that training never shows", "held_out"),
+    "domain": Questions("a domain that training never shows", left_out_domain=True),
+    "clips": Questions("half a minute, one described activity", seconds=31, kinds=("activity", "explicit")),
+}
+CLIPS = StoryConfig(activity_s=(4, 12), gap_s=(0, 12))
+
+
+def phases(variant: Variant, effort: Effort) -> list[Phase]:
+    """Plain localisation, then everything that the variant asks. Without the first the second takes its steps as well: equal steps."""
+    kinds = variant.kinds()
+    first = {kind: weight for kind, weight in WORDS.items() if kind in kinds} or WORDS
+    words = [Phase("words", effort.words, ((1.0, (32,)),), first, think=0.0, coarse=0.2, decay=0.01)] * variant.words
+    steps = effort.dense + effort.words * (not variant.words)
+    how: dict[str, Any] = {"think": variant.think, "coarse": 0.2, "hallucinated": variant.hallucinated, "muon_lr": 0.01, "adam_lr": 1.5e-3}
+    return [*words, Phase("dense", steps, ((0.3, (32, 64)), (1.0, (32, 64, 128, 256))), kinds, **how)]
+
+
+def study(name: str, out: Path, encoder: FrameEncoder, effort: Effort | None = None, seed: int = 0) -> Path:
+    """Train and score one variant into the folder `out`/`name`; returns its result.json. UserError for an unknown variant.
+
+    The files: `model.safetensors`, the training's `log.jsonl`, `rows.jsonl` (one row per question), `result.json` last. Features of the training's stories
+    are kept in `out`, for all variants.
+    """
+    if name not in VARIANTS:
+        raise UserError(f"unknown variant {name!r}: expected one of {', '.join(VARIANTS)}")
+    started, variant, effort, folder = time.time(), VARIANTS[name], effort or Effort(), Path(out) / name
+    known = load_domains("all")
+    domains = [known[domain] for domain in (*TRAINED_DOMAINS, LEFT_OUT_DOMAIN)]
+    pixels = PixelSource(encoder, list(known.values()), cameras=True)
+    vocabulary = Vocabulary.of(domains)
+    torch.manual_seed(seed)
+    model = TimeScope(ModelConfig(feature_width=encoder.config.feature_width, feature_gain=FEATURE_GAIN), vocabulary)
+    named = set(vocabulary.words)
+    model.align({word: direction for word, direction in pixels.directions().items() if word in named})
+    folder.mkdir(parents=True, exist_ok=True)
+    trained = domains if variant.all_domains else domains[:-1]
+    pool = CachedSource(pixels, seed, POOL_FRAMES, Path(out) / f"features-{len(trained)}-domains-seed{seed}")
+    for number, phase in enumerate(phases(variant, effort)):
+        pile = Pile(trained, pool, Writer(vocabulary, domains), seed + 1000 * number)
+        pile.phrasing = "trained"
+        Trainer(model, pile, phase, folder / "log.jsonl").run()
+    save(folder / "model.safetensors", model, None, {"seed": seed, "variant": name, "effort": dataclasses.asdict(effort)})
+    rows = [row for where in SETS for row in score(model.eval(), where, stories(pixels, where, effort), variant.think > 0)]
+    metrics = summarise(rows)
+    if variant.captions:
+        metrics |= captions(model, stories(pixels, "seen", effort))
+    with atomic_path(folder / "rows.jsonl") as temporary:
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = {"variant": name, **dataclasses.asdict(variant), "effort": dataclasses.asdict(effort), "domains": TRAINED_DOMAINS}
+    wall = round(time.time() - started, 1)
+    return write_result(folder, name=f"variant {name}", metrics=metrics, config=config, seed=seed, wall_s=wall)
+
+
+def frame_encoder(where: Path) -> FrameEncoder:
+    """The frame encoder of a checkpoint, or of the two-stage one in a folder with a manifest; UserError if it has none."""
+    encoder = (from_manifest(where, "two_stage") if Path(where).is_dir() else load(where)).encoder
+    if encoder is None:
+        raise UserError(f"{where} has no frame encoder: it was trained on symbols; take a checkpoint of the whole town")
+    return encoder
+
+
+def stories(pixels: PixelSource, where: str, effort: Effort) -> list[tuple[Story, torch.Tensor]]:
+    """The stories of a set with the features of their frames (F, K, Cf); training draws none of them."""
+    asked, known = SETS[where], load_domains("all")
+    names = (LEFT_OUT_DOMAIN,) if asked.left_out_domain else TRAINED_DOMAINS
+    config = CLIPS if asked.seconds else StoryConfig(oddities=True)
+    return [pixels.draw([known[names[i % len(names)]]], asked.seconds or effort.seconds, (888, i), config) for i in range(effort.videos)]
+
+
+@torch.no_grad()
+def score(model: TimeScope, where: str, told: Sequence[tuple[Story, torch.Tensor]], reasons: bool) -> list[dict[str, Any]]:
+    """One row per question of a set, and where the model reasons a second one, told to answer at once (`way` is `direct` there)."""
+    writer, rows = Writer(model.vocabulary, [story.domain for story, _ in told]), []
+    for i, (story, features) in enumerate(told):
+        rng = np.random.default_rng((888, i, 5))
+        drawn = [ask(story, kind, rng, SETS[where].phrasing) for kind in SETS[where].kinds]
+        asked = [q for q in drawn if q is not None]
+        video = Video(model, features, story.num_seconds)
+        for way, tag in (("reasons", THINK), ("direct", DIRECT))[not reasons :]:
+            answers = dense(video, [[*writer.question(story, q), tag] for q in asked], asked, 0.0)
+            rows += [_row(where, way, f"{i:02d}", story, q, a, writer) for q, a in zip(asked, answers, strict=True)]
+    return rows
+
+
+def _row(where: str, way: str, video: str, story: Story, q: Question, answer: Answer, writer: Writer) -> dict[str, Any]:
+    row: dict[str, Any] = {"set": where, "way": way, "video": video, "kind": q.kind, "hops": q.hops, "truth": [q.start_s, q.end_s]}
+    row["answer"] = [answer.start_s, answer.end_s]
+    row["tiou"] = round(tiou(Interval(answer.start_s, answer.end_s), Interval(q.start_s, q.end_s)), 4)
+    if way == "reasons":
+        true = writer.chain(story, q)[:-1]
+        row["right"] = [answer.chain[n : n + 1] == (token,) for n, token in enumerate(true)]
+    return row
+
+
+def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:
+    """The flat map "set/way/kind or all/metric" -> value and bootstrap interval over videos: r1@0.5, and chain_right where there is reasoning."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        for part in ("all", row["kind"], f"hops={row['hops']}"):
+            groups.setdefault(f"{row['set']}/{row['way']}/{part}", []).append(row)
+    metrics = {}
+    for name, chosen in groups.items():
+        videos = [row["video"] for row in chosen]
+        if len(set(videos)) < 2:
+            continue
+        found = {"r1@0.5": [float(row["tiou"] >= 0.5) for row in chosen]}
+        if "right" in chosen[0]:
+            found["chain_right"] = [float(all(row["right"])) for row in chosen]
+        for metric, values in found.items():
+            e = bootstrap(values, videos)
+            metrics[f"{name}/{metric}"] = Metric(e.value, e.low, e.high, e.n)
+    return metrics
+
+
+@torch.no_grad()
+def captions(model: TimeScope, told: Sequence[tuple[Story, torch.Tensor]]) -> dict[str, Metric]:
+    """Dense captions of one chapter a video: F1 over the events, one found if word and tIoU >= 0.5 agree; and of those, how many overlap another event."""
+    writer, scores, overlapping, names = Writer(model.vocabulary, [story.domain for story, _ in told]), [], [], []
+    for i, (story, features) in enumerate(told):
+        question = ask(story, "captions", np.random.default_rng((888, i, 6)))
+        if question is None:
+            continue
+        memory = Video(model, features, story.num_seconds).memory(1)
+        written = model.captions(memory.hvr, memory, [*writer.question(story, question), THINK])
+        words = writer.tokens[story.domain.name].activity
+        true = [
+            (int(words[story.event_word[e]]), Interval(float(story.event_start[e]), float(story.event_end[e])))
+            for e in events_of(story, question)[:6]
+        ]
+        found = [any(word == w and tiou(span, Interval(a, b)) >= 0.5 for w, a, b in written) for word, span in true]
+        scores.append(2 * sum(found) / (len(true) + len(written)) if true else float(not written))
+        beside = [any(n != m and span.overlaps(other) for m, (_, other) in enumerate(true)) for n, (_, span) in enumerate(true)]
+        overlapping += [float(f) for f, b in zip(found, beside, strict=True) if b]
+        names += [str(i)] * sum(beside)
+    f1, together = bootstrap(scores, [str(i) for i in range(len(scores))]), bootstrap(overlapping, names)
+    return {
+        "captions/f1": Metric(f1.value, f1.low, f1.high, f1.n),
+        "captions/overlapping_found": Metric(together.value, together.low, together.high, together.n),
+    }
