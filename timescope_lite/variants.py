@@ -8,6 +8,7 @@ read uncompressed in one pass: memory is not the question here. Lessons 11 and 1
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 from timescope_lite.baselines import Video, dense
 from timescope_lite.common import UserError, atomic_path
@@ -24,7 +26,7 @@ from timescope_lite.corpus import LEFT_OUT_COMPOSITION, LEFT_OUT_DOMAIN, LEFT_OU
 from timescope_lite.grounding import Answer
 from timescope_lite.intervals import Interval, tiou
 from timescope_lite.metrics import bootstrap
-from timescope_lite.model.checkpoint import from_manifest, load, save
+from timescope_lite.model.checkpoint import from_manifest, load, save, write_tensors
 from timescope_lite.model.frame_encoder import FrameEncoder
 from timescope_lite.model.timescope import ModelConfig, TimeScope
 from timescope_lite.results import Metric, write_result
@@ -35,7 +37,7 @@ from timescope_lite.world.story import Story, StoryConfig
 from timescope_lite.world.tasks import TASK_TYPES, Question, ask
 
 TRAINED_DOMAINS = ("hospital", "circus", "forest", "square", "airport", "factory")  # one of each family
-POOL_FRAMES = 60_000  # of stories of each length
+POOL_FRAMES = 40_000  # of stories of each length
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,8 @@ VARIANTS = {
 class Effort:
     """Training steps of the two phases; then on how many videos of which length (seconds) each set of questions is scored."""
 
-    words: int = 500
-    dense: int = 1200
+    words: int = 400
+    dense: int = 800
     videos: int = 24
     seconds: int = 192
 
@@ -127,8 +129,8 @@ def phases(variant: Variant, effort: Effort) -> list[Phase]:
 def study(name: str, out: Path, encoder: FrameEncoder, effort: Effort | None = None, seed: int = 0) -> Path:
     """Train and score one variant into the folder `out`/`name`; returns its result.json. UserError for an unknown variant.
 
-    The files: `model.safetensors`, the training's `log.jsonl`, `rows.jsonl` (one row per question), `result.json` last. Features of the training's stories
-    are kept in `out`, for all variants.
+    The files: `model.safetensors`, the training's `log.jsonl`, `rows.jsonl` (one row per question), `result.json` last. Features of the stories and
+    the weights after the shared first phase are kept in `out`, for all variants.
     """
     if name not in VARIANTS:
         raise UserError(f"unknown variant {name!r}: expected one of {', '.join(VARIANTS)}")
@@ -147,7 +149,13 @@ def study(name: str, out: Path, encoder: FrameEncoder, effort: Effort | None = N
     for number, phase in enumerate(phases(variant, effort)):
         pile = Pile(trained, pool, Writer(vocabulary, domains), seed + 1000 * number)
         pile.phrasing = "trained"
+        shared = Path(out) / f"words-{_key(phase, len(trained), seed)}.safetensors"  # what variants have in common is trained once
+        if phase.name == "words" and shared.is_file():
+            model.load_state_dict(load_file(shared))
+            continue
         Trainer(model, pile, phase, folder / "log.jsonl").run()
+        if phase.name == "words":
+            write_tensors(shared, model.state_dict())
     save(folder / "model.safetensors", model, None, {"seed": seed, "variant": name, "effort": dataclasses.asdict(effort)})
     rows = [row for where in SETS for row in score(model.eval(), where, stories(pixels, where, effort), variant.think > 0)]
     metrics = summarise(rows)
@@ -158,6 +166,10 @@ def study(name: str, out: Path, encoder: FrameEncoder, effort: Effort | None = N
     config = {"variant": name, **dataclasses.asdict(variant), "effort": dataclasses.asdict(effort), "domains": TRAINED_DOMAINS}
     wall = round(time.time() - started, 1)
     return write_result(folder, name=f"variant {name}", metrics=metrics, config=config, seed=seed, wall_s=wall)
+
+
+def _key(*parts: Any) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def frame_encoder(where: Path) -> FrameEncoder:
