@@ -95,9 +95,9 @@ def test_a_killed_grid_goes_on_and_gives_the_same_table(tiny: Path) -> None:
         record.unlink()
     (tiny.parent / "out" / "table.csv").unlink()
     rng = random.Random(0)
-    for _ in range(3):
+    for _ in range(10):
         process = run(tiny, "--resume")
-        time.sleep(rng.uniform(2, 7))
+        time.sleep(rng.uniform(1, 5))
         process.send_signal(signal.SIGKILL)
         process.wait()
     process = run(tiny, "--resume")
