@@ -74,6 +74,20 @@ def test_a_grid_that_is_not_there_or_not_alone(tiny: Path, capsys: pytest.Captur
     assert stopped.value.code == 2 and "a grid runs alone" in capsys.readouterr().err
 
 
+def test_several_grids_run_one_after_the_other_and_all_are_checked_first(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, other = tiny.parent / "out", tiny.parent / "other.toml"
+    other.write_text(tiny.read_text().replace('label = ["plain", "a/b"]', 'lable = ["plain"]'))
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["run", str(tiny), str(other), "--out", str(out)])
+    assert stopped.value.code == 2 and not out.exists(), "the first was not started"
+    other.write_text(TINY.format(book=tiny.parent / "book.ipynb").replace("share = [0.3, 0.4, 0.6]\n", ""))
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["run", str(tiny), str(other), "--out", str(out), "--jobs", "2"])
+    assert stopped.value.code == 0, capsys.readouterr().err
+    assert [len(list((out / name).glob("*/result.json"))) for name in ("tiny", "other")] == [5, 3]
+    assert (out / "report.html").is_file() and capsys.readouterr().out.count("table: ") == 2
+
+
 def run(path: Path, *options: str) -> subprocess.Popen[str]:
     """The command line in a process of its own, with a library that does not change under it."""
     code = "from timescope_lite.classroom import grid, runner\nrunner.library_hash = grid.library_hash = lambda: '0.1.0+tests'\n"

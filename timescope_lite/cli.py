@@ -240,7 +240,7 @@ def bench_variants(
 def run(
     notebooks: Annotated[
         list[str] | None,
-        typer.Argument(help="Paths, names or numbers; every notebook without any. Or one grid, a file that ends in .toml."),
+        typer.Argument(help="Paths, names or numbers; every notebook without any. Or grids, files that end in .toml."),
     ] = None,
     profile: Profile = "smoke",
     parameter: Annotated[
@@ -257,11 +257,15 @@ def run(
 
     named = notebooks or []
     if any(name.endswith(".toml") for name in named):
-        if len(named) > 1 or parameter:
-            raise UserError("a grid runs alone, with the parameters in its file: name one .toml and neither notebooks nor -p")
-        path = Path(named[0])
-        cells, folder = grid.run_grid(path, profile, jobs, resume, out, scheduler), grid.folder_of(path, profile, out)
-        _finish_run(cells, folder, as_json, f"table: {folder / 'table.csv'}\n")
+        if parameter or not all(name.endswith(".toml") for name in named):
+            raise UserError("a grid runs alone, with the parameters in its file: name .toml files and neither notebooks nor -p")
+        places = {Path(name): out / Path(name).stem if out and len(named) > 1 else out for name in named}
+        for path, place in places.items():
+            grid.plan(path, profile, place)  # all are checked before any starts
+        cells = [cell for path, place in places.items() for cell in grid.run_grid(path, profile, jobs, resume, place, scheduler)]
+        folders = [grid.folder_of(path, profile, place) for path, place in places.items()]
+        tables = "".join(f"table: {folder / 'table.csv'}\n" for folder in folders)
+        _finish_run(cells, folders[0] if len(folders) == 1 else folders[0].parent, as_json, tables)
     if scheduler:
         raise UserError("--scheduler is for grids: name one file that ends in .toml")
     paths = named or [str(path) for path in _all_notebooks()]
