@@ -245,3 +245,14 @@ def test_outputs_of_a_run_are_stored_cell_by_cell(tmp_path: Path) -> None:
     nbformat.write(stored, tmp_path / "a.ipynb")
     with pytest.raises(UserError, match="edited since this run"):
         report.store_outputs(tmp_path / "ran.ipynb", tmp_path / "a.ipynb", {})
+
+
+def test_the_picture_by_length_shows_what_is_recorded_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "figures").mkdir()
+    assert report.write_figures(tmp_path) is None
+    measured = {"two_stage@320/all/r1@0.5": Metric(0.5, 0.4, 0.6, 48), "retrieval/all/r1@0.5": Metric(0.125, 0.1, 0.2, 48)}
+    write_result(tmp_path / "data" / "results" / "hour", name="an hour", metrics=measured)
+    picture = report.write_figures(tmp_path)
+    assert picture is not None and picture.stat().st_size > 10_000
+    said = picture.with_suffix(".alt.txt").read_text(encoding="utf-8")
+    assert "two stages 0.50 [0.40, 0.60]" in said and "frame similarity 0.12 [0.10, 0.20]" in said and "under 3 min" not in said

@@ -329,6 +329,7 @@ def _record(runs: Path) -> Path:
     claim = root / "data" / "results" / "sealed-short" / "result.json"
     if claim.is_file():
         pages.write_claim(root / "README.md", claim)
+    pages.write_figures(root)
     return times
 
 

@@ -24,6 +24,15 @@ CLAIM = {
     "frame similarity": "retrieval",
     "text only": "text_only@128",
 }
+# The main picture, `figures/by_length.png`: row -> folder of data/results, bucket, frames' worth.
+BY_LENGTH = {
+    "core town, under 3 min": ("sealed-short", "lt3min", 128),
+    "core town, 3 to 10 min": ("sealed-short", "3to10min", 128),
+    "core town, an hour": ("hour", "all", 320),
+    "whole town, under 3 min": ("town-sealed", "lt3min", 256),
+    "whole town, 3 to 10 min": ("town-sealed", "3to10min", 256),
+    "whole town, 10 min to an hour": ("town-sealed", "gt10min", 256),
+}
 SHELVES = {"Learn": range(0, 9), "Measure": range(9, 14), "Go further": range(14, 16)}
 STYLE = """
 :root{color-scheme:light dark;--ink:#1b1f24;--paper:#fff;--line:#d0d7de;--soft:#f3f5f7;--bad:#a40e26}
@@ -216,6 +225,27 @@ def write_claim(readme: Path, result_file: Path) -> None:
     claims = readme.parent / "figures" / "claims.toml"
     if claims.is_file():
         write_ledger(claims, claims.with_name("claims_ledger.md"), readme.parent)
+
+
+def write_figures(root: Path) -> Path | None:
+    """Draw `figures/by_length.png` from the recorded results: two stages beside the controls, by length of video; None where none is recorded."""
+    from timescope_lite import plots
+
+    names = {"two stages": "two_stage", "one stage": "single_stage_trained", "uniform frames": "uniform", "frame similarity": "retrieval"}
+    rows: dict[str, dict[str, Any]] = {}
+    for label, (folder, bucket, budget) in BY_LENGTH.items():
+        path = root / "data" / "results" / folder / "result.json"
+        metrics = read_result(path).metrics if path.is_file() else {}
+        keys = {
+            name: f"{system}@{budget}/{bucket}/r1@0.5" if name != "frame similarity" else f"{system}/{bucket}/r1@0.5"
+            for name, system in names.items()
+        }
+        found = {name: metrics[key] for name, key in keys.items() if key in metrics}
+        rows |= {f"{label}\n{budget} frames' worth": found} if found else {}
+    if not rows:
+        return None
+    title, xlabel = "R1@0.5 by length of the video, equal attended KV for all", "R1@0.5, 95 % intervals over videos; one training seed"
+    return plots.save(plots.estimate_rows(rows, title=title, xlabel=xlabel), root / "figures" / "by_length.png")
 
 
 def write_measured(notebook: Path, times: Path) -> None:
