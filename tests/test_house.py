@@ -23,7 +23,7 @@ import timescope_lite
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "timescope_lite"
 # Lines of code that each room may have (docs/architecture.md, 'Rooms and their budgets').
-BUDGETS = {"mechanism": 2600, "world": 1100, "instruments": 2200, "studies": 800, "drawing": 800, "classroom": 2000, "exercises": 1700}
+BUDGETS = {"mechanism": 2600, "world": 1100, "instruments": 2200, "studies": 800, "drawing": 800, "classroom": 2000, "exercises": 2600}
 # What measures, reads and draws; the mechanism is what the course teaches.
 INSTRUMENTS = {f"{name}.py" for name in ("common", "intervals", "metrics", "video", "results", "plots", "bench", "card")}
 STUDIES = {"dials.py", "variants.py", "answering.py"}

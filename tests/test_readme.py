@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from timescope_lite import bench, cli, corpus, dials, train
+from timescope_lite import bench, cli, corpus, dials, train, variants
 from timescope_lite.corpus import SPLITS, Split, build, read_questions
 from timescope_lite.train import FramePhase
 
@@ -34,6 +34,8 @@ def stage(tmp_path_factory):
     quick = train.Recipe("two_stage", FramePhase(stories=3, frames_per_story=16, steps=2, batch=16), small.phases[-1:], pool_frames=256)
     patch.setattr(train, "recipe", lambda profile, system, depth: quick)
     patch.setattr(dials, "POINTS", {})
+    patch.setattr(variants, "VARIANTS", {})
+    patch.setattr(variants, "frame_encoder", lambda where: None)
     patch.setattr(dials, "draw", lambda out: out)
     video = build("sample", root=folder, progress=False)
     item = read_questions(video)[0]
@@ -51,7 +53,7 @@ def arguments_of(command: str, stage: dict) -> list[str]:
     assert words[0] == "timescope-lite"
     out = str(stage["folder"] / re.sub(r"\W+", "_", command))
     swap = {"VIDEO": str(stage["video"]), "TASK": stage["task"], "DIR": out, "notebooks/*.ipynb": str(stage["folder"] / "04_tiny.ipynb")}
-    swap |= {"grids/progressive_grounding.toml": str(stage["folder"] / "grid.toml")}
+    swap |= {"grids/*.toml": str(stage["folder"] / "grid.toml")}
     given = [swap.get(word, "smoke" if word == "lab" else word) for word in words[1:]]
     if given[0] == "run":
         given = [str(stage["folder"] / "04_tiny.ipynb") if word == "04" else word for word in given] + [

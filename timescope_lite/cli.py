@@ -230,10 +230,13 @@ def bench_variants(
     ] = Path("data/checkpoints/town"),
     seed: int = 0,
 ) -> None:
-    """What a training set teaches: reasoning, a teacher's errors, what is left out (lessons 11 and 12). About ten minutes of one core a variant."""
+    """What a training set teaches: reasoning, a teacher's errors, what is left out (lessons 11 and 12). What has finished in DIR is kept."""
     variants = importlib.import_module("timescope_lite.variants")
-    for name in variant or list(variants.VARIANTS):
-        print(variants.study(name, out, variants.frame_encoder(checkpoint), seed=seed))
+    names, encoder = variant or list(variants.VARIANTS), variants.frame_encoder(checkpoint)
+    left = [name for name in names if not (out / name / "result.json").is_file()]
+    print(f"{len(names)} training sets, {len(names) - len(left)} finished; about ten minutes of one core for each of the rest")
+    for name in left:
+        print(variants.study(name, out, encoder, seed=seed))
 
 
 @app.command()
