@@ -35,7 +35,7 @@ def stage(tmp_path_factory):
     patch.setattr(train, "recipe", lambda profile, system, depth: quick)
     patch.setattr(dials, "POINTS", {})
     patch.setattr(variants, "VARIANTS", {})
-    patch.setattr(variants, "frame_encoder", lambda where: None)
+    patch.setattr(variants, "start_of", lambda where: None)
     patch.setattr(dials, "draw", lambda out: out)
     video = build("sample", root=folder, progress=False)
     item = read_questions(video)[0]

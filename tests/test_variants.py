@@ -1,4 +1,4 @@
-"""The study of training sets: what a variant leaves out is never drawn, all get equal steps, and a result holds what its rows say."""
+"""The study of training sets: what a variant leaves out is never drawn, nothing else differs, and a result holds what its rows say."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ from timescope_lite.corpus import (
     draw_question,
     plan,
 )
+from timescope_lite.model.checkpoint import Checkpoint
+from timescope_lite.model.decoder import DecoderConfig
 from timescope_lite.model.frame_encoder import FrameEncoder, FrameEncoderConfig
+from timescope_lite.model.timescope import ModelConfig, TimeScope
 from timescope_lite.results import read_result
+from timescope_lite.text import Vocabulary
 from timescope_lite.train import TOWN_TASKS
-from timescope_lite.variants import CLIPS, SETS, TRAINED_DOMAINS, VARIANTS, Effort, Variant, phases, stories, study, summarise
+from timescope_lite.variants import CLIPS, SETS, TRAINED_DOMAINS, VARIANTS, Effort, Variant, phase_of, stories, study, summarise
 from timescope_lite.world.domain import load_domains
 from timescope_lite.world.story import StoryConfig, tell
 from timescope_lite.world.tasks import PHRASINGS, ask
@@ -31,16 +35,21 @@ ALL = load_domains("all")
 
 
 @pytest.fixture(scope="module")
-def encoder():
-    """A frame encoder that has learned nothing."""
-    return FrameEncoder(FrameEncoderConfig(fields=Symbols(list(ALL.values())).sizes)).eval().requires_grad_(False)
+def start():
+    """A model and a frame encoder that have learned nothing."""
+    encoder = FrameEncoder(FrameEncoderConfig(fields=Symbols(list(ALL.values())).sizes)).eval().requires_grad_(False)
+    model = TimeScope(
+        ModelConfig(DecoderConfig(32, 2, 2, 2, 64), encoder.config.feature_width, can_say_absent=True), Vocabulary.of(ALL.values())
+    )
+    return Checkpoint(model, encoder, {})
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_every_variant_trains_as_many_steps(name):
-    effort = Effort(words=10, dense=30)
-    assert sum(phase.steps for phase in phases(VARIANTS[name], effort)) == 40
-    assert all(phase.hallucinated == VARIANTS[name].hallucinated for phase in phases(VARIANTS[name], effort) if phase.name == "dense")
+def test_a_variant_differs_in_what_it_says_and_in_nothing_else():
+    base = phase_of(VARIANTS["base"], Effort(steps=30))
+    for name, variant in VARIANTS.items():
+        phase = phase_of(variant, Effort(steps=30))
+        same = [f for f in ("steps", "lengths", "coarse", "muon_lr", "adam_lr", "sees", "r") if getattr(phase, f) != getattr(base, f)]
+        assert not same and phase.hallucinated == variant.hallucinated and phase.think == variant.think, name
 
 
 @pytest.mark.parametrize(("name", "left_out"), [("no_types", LEFT_OUT_TYPES), ("no_composition", LEFT_OUT_COMPOSITION)])
@@ -74,21 +83,26 @@ def test_clips_have_the_lengths_of_charades_sta():
     assert len(lengths) > 120 and abs(np.mean(lengths) - 8.1) < 1
 
 
-def test_a_study_writes_what_its_rows_say(encoder, tmp_path, monkeypatch):
+def test_a_study_writes_what_its_rows_say(start, tmp_path, monkeypatch):
     monkeypatch.setattr("timescope_lite.variants.POOL_FRAMES", 512)
-    effort = Effort(words=1, dense=2, videos=2, seconds=64)
-    result = read_result(study("captions", tmp_path, encoder, effort))
+    effort = Effort(steps=2, videos=2, seconds=64)
+    result = read_result(study("captions", tmp_path, start, effort))
     rows = [json.loads(line) for line in (tmp_path / "captions" / "rows.jsonl").read_text().splitlines()]
     assert {row["set"] for row in rows} == set(SETS) and {row["way"] for row in rows} == {"reasons", "direct"}
     told = [row for row in rows if row["set"] == "seen" and row["way"] == "reasons"]
     assert result.metrics["reasons/seen:all/r1@0.5"].value == pytest.approx(np.mean([row["tiou"] >= 0.5 for row in told]))
     assert "captions/seen:all/f1" in result.metrics and summarise(rows).items() <= result.metrics.items()
+    before = {name: tensor.clone() for name, tensor in start.model.state_dict().items()}
+    study("no_words", tmp_path, start, effort)
+    assert all((tensor == before[name]).all() for name, tensor in start.model.state_dict().items()), "the start stays as it was"
+    with pytest.raises(UserError, match="has no frame encoder"):
+        study("base", tmp_path, Checkpoint(start.model, None, {}))
     with pytest.raises(UserError, match="unknown variant 'nothing'"):
-        study("nothing", tmp_path, encoder)
+        study("nothing", tmp_path, start)
 
 
-def test_the_unseen_set_is_of_the_left_out_domain(encoder):
-    told = stories(PixelSource(encoder, list(ALL.values())), "domain", Effort(videos=2, seconds=64))
+def test_the_unseen_set_is_of_the_left_out_domain(start):
+    told = stories(PixelSource(start.encoder, list(ALL.values())), "domain", Effort(videos=2, seconds=64))
     assert {story.domain.name for story, _ in told} == {LEFT_OUT_DOMAIN}
 
 

@@ -225,18 +225,18 @@ def bench_dials(
 def bench_variants(
     out: Annotated[Path, typer.Option()],
     variant: Annotated[list[str] | None, typer.Option(help="Training sets to compare; all without it.")] = None,
-    checkpoint: Annotated[
-        Path, typer.Option(help="Whose frame encoder to use: one of the whole town, or a folder with a manifest.")
-    ] = Path("data/checkpoints/town"),
+    checkpoint: Annotated[Path, typer.Option(help="Where all start: a checkpoint of the whole town, or a folder with a manifest.")] = Path(
+        "data/checkpoints/town"
+    ),
     seed: int = 0,
 ) -> None:
     """What a training set teaches: reasoning, a teacher's errors, what is left out (lessons 11 and 12). What has finished in DIR is kept."""
     variants = importlib.import_module("timescope_lite.variants")
-    names, encoder = variant or list(variants.VARIANTS), variants.frame_encoder(checkpoint)
+    names, start = variant or list(variants.VARIANTS), variants.start_of(checkpoint)
     left = [name for name in names if not (out / name / "result.json").is_file()]
     print(f"{len(names)} training sets, {len(names) - len(left)} finished; about ten minutes of one core for each of the rest")
     for name in left:
-        print(variants.study(name, out, encoder, seed=seed))
+        print(variants.study(name, out, start, seed=seed))
 
 
 @app.command()

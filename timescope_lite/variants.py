@@ -1,14 +1,15 @@
 """What a training set teaches: one tiny model, trained on piles that differ in one thing, and asked the same questions.
 
 The reasoning (true, none, a teacher who is wrong about a share of its hops), what is left out (task types, compositions, a domain, paraphrases), what is
-asked at all, and what comes before. The frame encoder is that of the whole town, frozen, as the paper's has seen more than its training set. Everything is
-read uncompressed in one pass: memory is not the question here. Lessons 11 and 12.
+asked at all, and what comes before. All start from the same weights, those of the whole town after its first phase: they find a described activity in 32 s and
+have neither read a task nor written any reasoning, as the paper starts from a trained video model. Everything is read uncompressed in one pass: memory is
+not the question here. Lessons 11 and 12.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from timescope_lite.baselines import Video, dense
 from timescope_lite.common import UserError, atomic_path
@@ -26,12 +26,11 @@ from timescope_lite.corpus import LEFT_OUT_COMPOSITION, LEFT_OUT_DOMAIN, LEFT_OU
 from timescope_lite.grounding import Answer
 from timescope_lite.intervals import Interval, tiou
 from timescope_lite.metrics import bootstrap
-from timescope_lite.model.checkpoint import from_manifest, load, save, write_tensors
-from timescope_lite.model.frame_encoder import FrameEncoder
-from timescope_lite.model.timescope import ModelConfig, TimeScope
+from timescope_lite.model.checkpoint import Checkpoint, from_manifest, load, save
+from timescope_lite.model.timescope import TimeScope
 from timescope_lite.results import Metric, write_result
-from timescope_lite.text import DIRECT, THINK, Vocabulary, Writer
-from timescope_lite.train import FEATURE_GAIN, TOWN_TASKS, WORDS, Phase, Trainer
+from timescope_lite.text import DIRECT, THINK, Writer
+from timescope_lite.train import TOWN_TASKS, Phase, Trainer
 from timescope_lite.world.domain import load_domains
 from timescope_lite.world.story import Story, StoryConfig
 from timescope_lite.world.tasks import TASK_TYPES, Question, ask
@@ -43,8 +42,8 @@ POOL_FRAMES = 40_000  # of stories of each length
 @dataclass(frozen=True)
 class Variant:
     """One training set: `about` says in a few words what is different. `think`: share of examples with reasoning; `hallucinated`: share of hops that the
-    teacher gets wrong; `without` and `only`: kinds of question; `all_domains`: the left-out domain is trained on, too; `words`: whether plain localisation
-    comes first; `captions`: share of dense captions.
+    teacher gets wrong; `without` and `only`: kinds of question; `all_domains`: the left-out domain is trained on, too; `pretrained`: whether plain
+    localisation comes first; `captions`: share of dense captions.
     """
 
     about: str
@@ -53,7 +52,7 @@ class Variant:
     without: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     all_domains: bool = False
-    words: bool = True
+    pretrained: bool = True
     captions: float = 0.0
 
     def kinds(self) -> dict[str, float]:
@@ -77,17 +76,16 @@ VARIANTS = {
     "explicit_only": Variant("descriptions only", only=EXPLICIT),
     "tasks_only": Variant("tasks only, no description", without=EXPLICIT),
     "all_domains": Variant("the seventh domain, too", all_domains=True),
-    "no_words": Variant("no plain localisation before", words=False),
+    "no_words": Variant("no plain localisation before", pretrained=False),
     "captions": Variant("a tenth of dense captions", captions=0.1),
 }
 
 
 @dataclass(frozen=True)
 class Effort:
-    """Training steps of the two phases; then on how many videos of which length (seconds) each set of questions is scored."""
+    """Training steps; then on how many videos of which length (seconds) each set of questions is scored."""
 
-    words: int = 400
-    dense: int = 800
+    steps: int = 600
     videos: int = 24
     seconds: int = 192
 
@@ -110,52 +108,41 @@ class Questions:
 SETS = {
     "seen": Questions("stories that training does not draw, everything else as trained"),
     "paraphrase": Questions("two phrasings of each kind that training never shows", "held_out"),
-    "domain": Questions("a domain that training never shows", left_out_domain=True),
+    "domain": Questions("a domain whose tasks training never shows", left_out_domain=True),
     "clips": Questions("half a minute, one described activity", seconds=31, kinds=("activity", "explicit"), times=4),
 }
 CLIPS = StoryConfig(activity_s=(7, 16), gap_s=(0, 12))
 
 
-def phases(variant: Variant, effort: Effort) -> list[Phase]:
-    """Plain localisation, then everything that the variant asks. Without the first the second takes its steps as well: equal steps."""
-    kinds = variant.kinds()
-    first = {kind: weight for kind, weight in WORDS.items() if kind in kinds} or WORDS
-    words = [Phase("words", effort.words, ((1.0, (32,)),), first, think=0.0, coarse=0.2, decay=0.01)] * variant.words
-    steps = effort.dense + effort.words * (not variant.words)
+def phase_of(variant: Variant, effort: Effort) -> Phase:
+    """The one phase that a variant trains: everything that it asks, about videos of half a minute to four."""
     how: dict[str, Any] = {"think": variant.think, "coarse": 0.2, "hallucinated": variant.hallucinated, "muon_lr": 0.01, "adam_lr": 1.5e-3}
-    return [*words, Phase("dense", steps, ((0.3, (32, 64)), (1.0, (32, 64, 128, 256))), kinds, **how)]
+    return Phase("dense", effort.steps, ((0.3, (32, 64)), (1.0, (32, 64, 128, 256))), variant.kinds(), **how)
 
 
-def study(name: str, out: Path, encoder: FrameEncoder, effort: Effort | None = None, seed: int = 0) -> Path:
-    """Train and score one variant into the folder `out`/`name`; returns its result.json. UserError for an unknown variant.
+def study(name: str, out: Path, start: Checkpoint, effort: Effort | None = None, seed: int = 0) -> Path:
+    """Train and score one variant into the folder `out`/`name`; returns its result.json. UserError for an unknown variant, or a start without frame encoder.
 
-    The files: `model.safetensors`, the training's `log.jsonl`, `rows.jsonl` (one row per question), `result.json` last. Features of the stories and
-    the weights after the shared first phase are kept in `out`, for all variants.
+    The files: `model.safetensors`, the training's `log.jsonl`, `rows.jsonl` (one row per question), `result.json` last. Features of the stories are kept in
+    `out`, for all variants.
     """
     if name not in VARIANTS:
         raise UserError(f"unknown variant {name!r}: expected one of {', '.join(VARIANTS)}")
+    if start.encoder is None:
+        raise UserError("the start of a study has no frame encoder: it was trained on symbols; take a checkpoint of the whole town")
     started, variant, effort, folder = time.time(), VARIANTS[name], effort or Effort(), Path(out) / name
     known = load_domains("all")
-    domains = [known[domain] for domain in (*TRAINED_DOMAINS, LEFT_OUT_DOMAIN)]
-    pixels = PixelSource(encoder, list(known.values()), cameras=True)
-    vocabulary = Vocabulary.of(domains)
+    pixels = PixelSource(start.encoder, list(known.values()), cameras=True)
     torch.manual_seed(seed)
-    model = TimeScope(ModelConfig(feature_width=encoder.config.feature_width, feature_gain=FEATURE_GAIN), vocabulary)
-    named = set(vocabulary.words)
-    model.align({word: direction for word, direction in pixels.directions().items() if word in named})
+    model = copy.deepcopy(start.model).train() if variant.pretrained else TimeScope(start.model.config, start.model.vocabulary)
+    if not variant.pretrained:
+        model.align(pixels.directions())
     folder.mkdir(parents=True, exist_ok=True)
-    trained = domains if variant.all_domains else domains[:-1]
-    pool = CachedSource(pixels, seed, POOL_FRAMES, Path(out) / f"features-{len(trained)}-domains-seed{seed}")
-    for number, phase in enumerate(phases(variant, effort)):
-        pile = Pile(trained, pool, Writer(vocabulary, domains), seed + 1000 * number)
-        pile.phrasing = "trained"
-        shared = Path(out) / f"words-{_key(phase, len(trained), seed)}.safetensors"  # what variants have in common is trained once
-        if phase.name == "words" and shared.is_file():
-            model.load_state_dict(load_file(shared))
-            continue
-        Trainer(model, pile, phase, folder / "log.jsonl").run()
-        if phase.name == "words":
-            write_tensors(shared, model.state_dict())
+    domains = [known[domain] for domain in (*TRAINED_DOMAINS, *[LEFT_OUT_DOMAIN] * variant.all_domains)]
+    pool = CachedSource(pixels, seed, POOL_FRAMES, Path(out) / f"features-{len(domains)}-domains-seed{seed}")
+    pile = Pile(domains, pool, Writer(model.vocabulary, domains), seed)
+    pile.phrasing = "trained"
+    Trainer(model, pile, phase_of(variant, effort), folder / "log.jsonl").run()
     save(folder / "model.safetensors", model, None, {"seed": seed, "variant": name, "effort": dataclasses.asdict(effort)})
     rows = [row for where in SETS for row in score(model.eval(), where, stories(pixels, where, effort), variant.think > 0)]
     metrics = summarise(rows)
@@ -168,16 +155,9 @@ def study(name: str, out: Path, encoder: FrameEncoder, effort: Effort | None = N
     return write_result(folder, name=f"variant {name}", metrics=metrics, config=config, seed=seed, wall_s=wall)
 
 
-def _key(*parts: Any) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-
-
-def frame_encoder(where: Path) -> FrameEncoder:
-    """The frame encoder of a checkpoint, or of the two-stage one in a folder with a manifest; UserError if it has none."""
-    encoder = (from_manifest(where, "two_stage") if Path(where).is_dir() else load(where)).encoder
-    if encoder is None:
-        raise UserError(f"{where} has no frame encoder: it was trained on symbols; take a checkpoint of the whole town")
-    return encoder
+def start_of(where: Path) -> Checkpoint:
+    """Where a study starts: a checkpoint, or that of the first phase (`words`) in a folder with a manifest."""
+    return from_manifest(where, "words") if Path(where).is_dir() else load(where)
 
 
 def stories(pixels: PixelSource, where: str, effort: Effort) -> list[tuple[Story, torch.Tensor]]:
