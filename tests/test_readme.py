@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from timescope_lite import bench, cli, corpus, dials, train, variants
+from timescope_lite import answering, bench, cli, corpus, dials, train, variants
 from timescope_lite.corpus import SPLITS, Split, build, read_questions
 from timescope_lite.train import FramePhase
 
@@ -35,7 +35,7 @@ def stage(tmp_path_factory):
     patch.setattr(train, "recipe", lambda profile, system, depth: quick)
     patch.setattr(dials, "POINTS", {})
     patch.setattr(variants, "VARIANTS", {})
-    patch.setattr(variants, "start_of", lambda where: None)
+    patch.setattr(answering, "study", lambda out, **options: out)
     patch.setattr(dials, "draw", lambda out: out)
     video = build("sample", root=folder, progress=False)
     item = read_questions(video)[0]

@@ -225,18 +225,21 @@ def bench_dials(
 def bench_variants(
     out: Annotated[Path, typer.Option()],
     variant: Annotated[list[str] | None, typer.Option(help="Training sets to compare; all without it.")] = None,
-    checkpoint: Annotated[Path, typer.Option(help="Where all start: a checkpoint of the whole town, or a folder with a manifest.")] = Path(
-        "data/checkpoints/town"
-    ),
     seed: int = 0,
 ) -> None:
     """What a training set teaches: reasoning, a teacher's errors, what is left out (lessons 11 and 12). What has finished in DIR is kept."""
     variants = importlib.import_module("timescope_lite.variants")
-    names, start = variant or list(variants.VARIANTS), variants.start_of(checkpoint)
+    names = variant or list(variants.VARIANTS)
     left = [name for name in names if not (out / name / "result.json").is_file()]
-    print(f"{len(names)} training sets, {len(names) - len(left)} finished; about ten minutes of one core for each of the rest")
+    print(f"{len(names)} training sets, {len(names) - len(left)} finished; about six minutes of one core for each of the rest")
     for name in left:
-        print(variants.study(name, out, start, seed=seed))
+        print(variants.study(name, out, seed=seed))
+
+
+@bench_app.command("answering")
+def bench_answering(out: Annotated[Path, typer.Option()], seed: int = 0) -> None:
+    """Questions with four choices, answered from the whole video, from what was grounded, and by the model that grounds (lesson 13). About ten minutes."""
+    print(_call("answering", "study")(out, seed=seed))
 
 
 @app.command()

@@ -104,14 +104,20 @@ class Symbols:
 
 
 class SymbolicSource:
-    """One-hot symbols plus Gaussian noise: what a perfect frame encoder would say. For studies of the world, not for the course's numbers."""
+    """One-hot symbols plus Gaussian noise: what a perfect frame encoder would say. For studies of the world, not for the course's numbers.
 
-    def __init__(self, domains: Sequence[Domain], noise: float = 0.1, tokens_per_frame: int = 1) -> None:
+    With a `width` smaller than the number of symbols these are mixed by fixed random directions, as a frame encoder's features are: nearly orthogonal.
+    """
+
+    def __init__(self, domains: Sequence[Domain], noise: float = 0.1, tokens_per_frame: int = 1, width: int | None = None) -> None:
         self.symbols, self.noise, self.tokens_per_frame = Symbols(domains), noise, tokens_per_frame
         self._first = np.concatenate([[0], np.cumsum(self.symbols.sizes)])
-        self.width = int(self._first[-1])
+        num = int(self._first[-1])
+        mixed = np.random.default_rng(num).standard_normal((num, width or num), dtype=np.float32)
+        self._directions = mixed / np.linalg.norm(mixed, axis=1, keepdims=True) if width else np.eye(num, dtype=np.float32)
+        self.width = width or num
         # With K tokens per frame each shows what lasts, and every K-th track.
-        self._shown = np.ones((tokens_per_frame, self.width), dtype=np.float32)
+        self._shown = np.ones((tokens_per_frame, num), dtype=np.float32)
         for track in range(NUM_TRACKS):
             field = len(self.symbols.sizes) - NUM_TRACKS + track
             elsewhere = [k for k in range(tokens_per_frame) if track % tokens_per_frame != k]
@@ -120,9 +126,10 @@ class SymbolicSource:
     def features(self, story: Story, rng: np.random.Generator) -> Tensor:
         """(F, K, width)."""
         columns = self._first[:-1] + self.symbols.classes(story.domain, story.states)
-        out = rng.standard_normal((len(columns), self.width), dtype=np.float32) * self.noise
+        num = len(self._shown.T)
+        out = rng.standard_normal((len(columns), num), dtype=np.float32) * self.noise
         out[np.arange(len(columns))[:, None], columns] += 1
-        return torch.from_numpy(out[:, None] * self._shown)
+        return torch.from_numpy(out[:, None] * self._shown if self.width == num else out[:, None] * self._shown @ self._directions)
 
     def draw(self, domains: Sequence[Domain], num_seconds: int, seed: tuple[int, ...], config: StoryConfig) -> tuple[Story, Tensor]:
         """A story and its features (F, K, width)."""
@@ -131,7 +138,7 @@ class SymbolicSource:
 
     def directions(self) -> dict[str, Tensor]:
         """Where each part of a phrase lies in feature space (for TimeScope.align)."""
-        eye = torch.eye(self.width)
+        eye = torch.from_numpy(self._directions)
         people = {
             part: eye[[int(self._first[field]) + c for c in classes]].mean(0) for part, (field, classes) in self.symbols.people().items()
         }

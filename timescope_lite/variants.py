@@ -1,14 +1,12 @@
-"""What a training set teaches: one tiny model, trained on piles that differ in one thing, and asked the same questions.
+"""What a training set teaches: one tiny model on symbolic frames, trained on piles that differ in one thing, and asked the same questions.
 
 The reasoning (true, none, a teacher who is wrong about a share of its hops), what is left out (task types, compositions, a domain, paraphrases), what is
-asked at all, and what comes before. All start from the same weights, those of the whole town after its first phase: they find a described activity in 32 s and
-have neither read a task nor written any reasoning, as the paper starts from a trained video model. Everything is read uncompressed in one pass: memory is
-not the question here. Lessons 11 and 12.
+asked at all, and what comes before. One domain of the whole town, all of its twelve task types, everything read uncompressed in one pass: memory is not the
+question here. One seed a variant. Lessons 11 and 12.
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import time
@@ -22,27 +20,27 @@ import torch
 
 from timescope_lite.baselines import Video, dense
 from timescope_lite.common import UserError, atomic_path
-from timescope_lite.corpus import LEFT_OUT_COMPOSITION, LEFT_OUT_DOMAIN, LEFT_OUT_TYPES, CachedSource, Pile, PixelSource, events_of
+from timescope_lite.corpus import LEFT_OUT_COMPOSITION, LEFT_OUT_DOMAIN, LEFT_OUT_TYPES, CachedSource, Pile, SymbolicSource, events_of
 from timescope_lite.grounding import Answer
 from timescope_lite.intervals import Interval, tiou
 from timescope_lite.metrics import bootstrap
-from timescope_lite.model.checkpoint import Checkpoint, from_manifest, load, save
-from timescope_lite.model.timescope import TimeScope
+from timescope_lite.model.timescope import ModelConfig, TimeScope
 from timescope_lite.results import Metric, write_result
-from timescope_lite.text import DIRECT, THINK, Writer
-from timescope_lite.train import TOWN_TASKS, Phase, Trainer
+from timescope_lite.text import DIRECT, THINK, Vocabulary, Writer
+from timescope_lite.train import TOWN_TASKS, WORDS, Phase, Trainer
 from timescope_lite.world.domain import load_domains
 from timescope_lite.world.story import Story, StoryConfig
 from timescope_lite.world.tasks import TASK_TYPES, Question, ask
 
-TRAINED_DOMAINS = ("hospital", "circus", "forest", "square", "airport", "factory")  # one of each family
-POOL_FRAMES = 40_000  # of stories of each length
+TRAINED_DOMAIN = "hospital"
+WIDTH = 160  # of the symbolic features, which mix 251 symbols
+POOL_FRAMES = 60_000  # of stories of each length
 
 
 @dataclass(frozen=True)
 class Variant:
     """One training set: `about` says in a few words what is different. `think`: share of examples with reasoning; `hallucinated`: share of hops that the
-    teacher gets wrong; `without` and `only`: kinds of question; `all_domains`: the left-out domain is trained on, too; `pretrained`: whether plain
+    teacher gets wrong; `without` and `only`: kinds of question; `both_domains`: the left-out one is trained on, too; `words`: whether plain
     localisation comes first; `captions`: share of dense captions.
     """
 
@@ -51,8 +49,8 @@ class Variant:
     hallucinated: float = 0.0
     without: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
-    all_domains: bool = False
-    pretrained: bool = True
+    both_domains: bool = False
+    words: bool = True
     captions: float = 0.0
 
     def kinds(self) -> dict[str, float]:
@@ -75,18 +73,19 @@ VARIANTS = {
     "no_composition": Variant("without three hops: each rule and each sign, not both", without=LEFT_OUT_COMPOSITION),
     "explicit_only": Variant("descriptions only", only=EXPLICIT),
     "tasks_only": Variant("tasks only, no description", without=EXPLICIT),
-    "all_domains": Variant("the seventh domain, too", all_domains=True),
-    "no_words": Variant("no plain localisation before", pretrained=False),
+    "both_domains": Variant("the second domain, too", both_domains=True),
+    "no_words": Variant("no plain localisation before", words=False),
     "captions": Variant("a tenth of dense captions", captions=0.1),
 }
 
 
 @dataclass(frozen=True)
 class Effort:
-    """Training steps; then on how many videos of which length (seconds) each set of questions is scored."""
+    """Training steps of the two phases; then on how many videos of which length (seconds) each set of questions is scored."""
 
-    steps: int = 600
-    videos: int = 24
+    words: int = 300
+    dense: int = 900
+    videos: int = 16
     seconds: int = 192
 
 
@@ -108,76 +107,72 @@ class Questions:
 SETS = {
     "seen": Questions("stories that training does not draw, everything else as trained"),
     "paraphrase": Questions("two phrasings of each kind that training never shows", "held_out"),
-    "domain": Questions("a domain whose tasks training never shows", left_out_domain=True),
+    "domain": Questions("a domain that training never shows", left_out_domain=True),
     "clips": Questions("half a minute, one described activity", seconds=31, kinds=("activity", "explicit"), times=4),
 }
 CLIPS = StoryConfig(activity_s=(7, 16), gap_s=(0, 12))
 
 
-def phase_of(variant: Variant, effort: Effort) -> Phase:
-    """The one phase that a variant trains: everything that it asks, about videos of half a minute to four."""
-    how: dict[str, Any] = {"think": variant.think, "coarse": 0.2, "hallucinated": variant.hallucinated, "muon_lr": 0.01, "adam_lr": 1.5e-3}
-    return Phase("dense", effort.steps, ((0.3, (32, 64)), (1.0, (32, 64, 128, 256))), variant.kinds(), **how)
+def phases(variant: Variant, effort: Effort) -> list[Phase]:
+    """Plain localisation, then everything that the variant asks. Without the first the second takes its steps as well: equal steps."""
+    kinds = variant.kinds()
+    first = {kind: weight for kind, weight in WORDS.items() if kind in kinds} or {"place": 1.0}
+    words = [Phase("words", effort.words, ((1.0, (32,)),), first, think=0.0, coarse=0.2, decay=0.01)] * variant.words
+    how: dict[str, Any] = {"think": variant.think, "coarse": 0.2, "hallucinated": variant.hallucinated, "muon_lr": 0.013, "adam_lr": 2e-3}
+    steps = effort.dense + effort.words * (not variant.words)
+    return [*words, Phase("dense", steps, ((0.2, (32, 64)), (0.5, (32, 64, 128)), (1.0, (32, 64, 128, 256))), kinds, **how)]
 
 
-def study(name: str, out: Path, start: Checkpoint, effort: Effort | None = None, seed: int = 0) -> Path:
-    """Train and score one variant into the folder `out`/`name`; returns its result.json. UserError for an unknown variant, or a start without frame encoder.
+def study(name: str, out: Path, effort: Effort | None = None, seed: int = 0) -> Path:
+    """Train and score one variant into the folder `out`/`name`; returns its result.json. UserError for an unknown variant.
 
-    The files: `model.safetensors`, the training's `log.jsonl`, `rows.jsonl` (one row per question), `result.json` last. Features of the stories are kept in
-    `out`, for all variants.
+    The files: the training's `log.jsonl`, `rows.jsonl` (one row per question), `result.json` last.
     """
     if name not in VARIANTS:
         raise UserError(f"unknown variant {name!r}: expected one of {', '.join(VARIANTS)}")
-    if start.encoder is None:
-        raise UserError("the start of a study has no frame encoder: it was trained on symbols; take a checkpoint of the whole town")
     started, variant, effort, folder = time.time(), VARIANTS[name], effort or Effort(), Path(out) / name
     known = load_domains("all")
-    pixels = PixelSource(start.encoder, list(known.values()), cameras=True)
+    both = [known[TRAINED_DOMAIN], known[LEFT_OUT_DOMAIN]]
+    source, vocabulary = SymbolicSource(both, width=WIDTH), Vocabulary.of(both)
     torch.manual_seed(seed)
-    model = copy.deepcopy(start.model).train() if variant.pretrained else TimeScope(start.model.config, start.model.vocabulary)
-    if not variant.pretrained:
-        model.align(pixels.directions())
+    model = TimeScope(ModelConfig(feature_width=WIDTH), vocabulary)
+    model.align(source.directions())
     folder.mkdir(parents=True, exist_ok=True)
-    domains = [known[domain] for domain in (*TRAINED_DOMAINS, *[LEFT_OUT_DOMAIN] * variant.all_domains)]
-    pool = CachedSource(pixels, seed, POOL_FRAMES, Path(out) / f"features-{len(domains)}-domains-seed{seed}")
-    pile = Pile(domains, pool, Writer(model.vocabulary, domains), seed)
-    pile.phrasing = "trained"
-    Trainer(model, pile, phase_of(variant, effort), folder / "log.jsonl").run()
-    save(folder / "model.safetensors", model, None, {"seed": seed, "variant": name, "effort": dataclasses.asdict(effort)})
-    rows = [row for where in SETS for row in score(model.eval(), where, stories(pixels, where, effort), variant.think > 0)]
+    trained, pool = both[: 1 + variant.both_domains], CachedSource(source, seed, POOL_FRAMES)
+    for number, phase in enumerate(phases(variant, effort)):
+        pile = Pile(trained, pool, Writer(vocabulary, both), seed + 1000 * number)
+        pile.phrasing = "trained"
+        Trainer(model, pile, phase, folder / "log.jsonl").run()
+    ways = {"reasons": THINK, "direct": DIRECT} if variant.think else {"direct": DIRECT}
+    rows = [row for where in SETS for row in score(model.eval(), where, stories(source, where, effort), ways)]
     metrics = summarise(rows)
     if variant.captions:
-        metrics |= captions(model, stories(pixels, "seen", effort))
+        metrics |= captions(model, stories(source, "seen", effort))
     with atomic_path(folder / "rows.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = {"variant": name, **dataclasses.asdict(variant), "effort": dataclasses.asdict(effort), "domains": TRAINED_DOMAINS}
+    config = {"variant": name, **dataclasses.asdict(variant), "effort": dataclasses.asdict(effort), "domain": TRAINED_DOMAIN}
     wall = round(time.time() - started, 1)
     return write_result(folder, name=f"variant {name}", metrics=metrics, config=config, seed=seed, wall_s=wall)
 
 
-def start_of(where: Path) -> Checkpoint:
-    """Where a study starts: a checkpoint, or that of the first phase (`words`) in a folder with a manifest."""
-    return from_manifest(where, "words") if Path(where).is_dir() else load(where)
-
-
-def stories(pixels: PixelSource, where: str, effort: Effort) -> list[tuple[Story, torch.Tensor]]:
-    """The stories of a set with the features of their frames (F, K, Cf); training draws none of them."""
-    asked, known = SETS[where], load_domains("all")
-    names = (LEFT_OUT_DOMAIN,) if asked.left_out_domain else TRAINED_DOMAINS
+def stories(source: SymbolicSource, where: str, effort: Effort) -> list[tuple[Story, torch.Tensor]]:
+    """The stories of a set with the features of their frames (F, 1, WIDTH); training draws none of them."""
+    asked = SETS[where]
+    domain = load_domains("all")[LEFT_OUT_DOMAIN if asked.left_out_domain else TRAINED_DOMAIN]
     config = CLIPS if asked.seconds else StoryConfig(oddities=True)
-    return [pixels.draw([known[names[i % len(names)]]], asked.seconds or effort.seconds, (888, i), config) for i in range(effort.videos)]
+    return [source.draw([domain], asked.seconds or effort.seconds, (888, i), config) for i in range(effort.videos * asked.times)]
 
 
 @torch.no_grad()
-def score(model: TimeScope, where: str, told: Sequence[tuple[Story, torch.Tensor]], reasons: bool) -> list[dict[str, Any]]:
-    """One row per question of a set, and where the model reasons a second one, told to answer at once (`way` is `direct` there)."""
+def score(model: TimeScope, where: str, told: Sequence[tuple[Story, torch.Tensor]], ways: Mapping[str, int]) -> list[dict[str, Any]]:
+    """One row per question of a set; on what is as trained (`seen`) one for each of the `ways` to ask (name -> tag after the question), else for the first."""
     writer, rows = Writer(model.vocabulary, [story.domain for story, _ in told]), []
     for i, (story, features) in enumerate(told):
         rng = np.random.default_rng((888, i, 5))
         drawn = [ask(story, kind, rng, SETS[where].phrasing) for kind in SETS[where].kinds]
         asked = [q for q in drawn if q is not None]
         video = Video(model, features, story.num_seconds)
-        for way, tag in (("reasons", THINK), ("direct", DIRECT))[not reasons :] if asked else ():
+        for way, tag in list(ways.items())[: None if where == "seen" else 1] if asked else ():
             answers = dense(video, [[*writer.question(story, q), tag] for q in asked], asked, 0.0)
             rows += [_row(where, way, f"{i:03d}", story, q, a, writer) for q, a in zip(asked, answers, strict=True)]
     return rows
