@@ -36,6 +36,8 @@ _FRAMES_SAYS = (
      "A frame is in your list more than once. A short interval has no more frames to give, and a frame seen twice tells nothing new."),
     ("the first n", lambda a, b, n: list(range(a, min(b, a + n))),
      "Those are the first n seconds of the interval. Spread them over all of it."),
+    ("counted from the interval", lambda a, b, n: [t - a for t in frames_by_parts(a, b, n)],
+     "You count from the start of the interval. A frame is named by its second in the video: add start_s."),
 )  # fmt: skip
 register(
     Exercise(
@@ -72,6 +74,8 @@ _RATE_SAYS = (
      "A tIoU of exactly m counts, as in R1@m."),
     ("among the right", lambda r, i, m: float(np.mean([x >= m for x, hit in zip(i, r, strict=True) if hit])),
      "You divide by the questions that were answered right. The joint rate is a share of all questions."),
+    ("either", lambda r, i, m: float(np.mean(np.array(r) | (np.array(i) >= m))),
+     "You count a question of which either is right. It must have both: a right answer *and* a right place."),
 )  # fmt: skip
 register(
     Exercise(
@@ -110,6 +114,8 @@ _LGM_SAYS = (
      "Your value falls as the scores rise: the minus sign is missing."),
     ("base 10", lambda a, t: -(math.log10(1 - _capped(a)) + math.log10(1 - _capped(t))) / 2,
      "That is the logarithm to base 10. LGM uses the natural one."),
+    ("sum", lambda a, t: -(math.log(1 - _capped(a)) + math.log(1 - _capped(t))),
+     "That is the sum of the two terms; LGM is their mean."),
 )  # fmt: skip
 register(
     Exercise(
