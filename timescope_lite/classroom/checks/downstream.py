@@ -71,7 +71,7 @@ _RATE_SAYS = (
     ("mean of shares", lambda r, i, m: float((np.mean(r) + np.mean(np.array(i) >= m)) / 2),
      "That is the mean of two shares: a question counts half if only one of the two is right. It must have both."),
     ("strict", lambda r, i, m: float(np.mean(np.array(r) & (np.array(i) > m))),
-     "A tIoU of exactly m counts, as in R1@m."),
+     "A tIoU of exactly m counts too, as it does in R1@m."),
     ("among the right", lambda r, i, m: float(np.mean([x >= m for x, hit in zip(i, r, strict=True) if hit])),
      "You divide by the questions that were answered right. The joint rate is a share of all questions."),
     ("either", lambda r, i, m: float(np.mean(np.array(r) | (np.array(i) >= m))),
