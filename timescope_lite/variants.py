@@ -8,6 +8,7 @@ question here. One seed a variant. Lessons 11 and 12.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 from timescope_lite.baselines import Video, dense
 from timescope_lite.common import UserError, atomic_path
@@ -24,6 +26,7 @@ from timescope_lite.corpus import LEFT_OUT_COMPOSITION, LEFT_OUT_DOMAIN, LEFT_OU
 from timescope_lite.grounding import Answer
 from timescope_lite.intervals import Interval, tiou
 from timescope_lite.metrics import bootstrap
+from timescope_lite.model.checkpoint import write_tensors
 from timescope_lite.model.timescope import ModelConfig, TimeScope
 from timescope_lite.results import Metric, write_result
 from timescope_lite.text import DIRECT, THINK, Vocabulary, Writer
@@ -126,7 +129,8 @@ def phases(variant: Variant, effort: Effort) -> list[Phase]:
 def study(name: str, out: Path, effort: Effort | None = None, seed: int = 0) -> Path:
     """Train and score one variant into the folder `out`/`name`; returns its result.json. UserError for an unknown variant.
 
-    The files: the training's `log.jsonl`, `rows.jsonl` (one row per question), `result.json` last.
+    The files: the training's `log.jsonl`, `rows.jsonl` (one row per question), `result.json` last. The weights after a first phase that several variants
+    share are kept in `out`.
     """
     if name not in VARIANTS:
         raise UserError(f"unknown variant {name!r}: expected one of {', '.join(VARIANTS)}")
@@ -142,7 +146,13 @@ def study(name: str, out: Path, effort: Effort | None = None, seed: int = 0) -> 
     for number, phase in enumerate(phases(variant, effort)):
         pile = Pile(trained, pool, Writer(vocabulary, both), seed + 1000 * number)
         pile.phrasing = "trained"
+        shared = Path(out) / f"words-{_key(phase, len(trained), seed)}.safetensors"  # what variants have in common is trained once
+        if phase.name == "words" and shared.is_file():
+            model.load_state_dict(load_file(shared))
+            continue
         Trainer(model, pile, phase, folder / "log.jsonl").run()
+        if phase.name == "words":
+            write_tensors(shared, model.state_dict())
     ways = {"reasons": THINK, "direct": DIRECT} if variant.think else {"direct": DIRECT}
     rows = [row for where in SETS for row in score(model.eval(), where, stories(source, where, effort), ways)]
     metrics = summarise(rows)
@@ -153,6 +163,10 @@ def study(name: str, out: Path, effort: Effort | None = None, seed: int = 0) -> 
     config = {"variant": name, **dataclasses.asdict(variant), "effort": dataclasses.asdict(effort), "domain": TRAINED_DOMAIN}
     wall = round(time.time() - started, 1)
     return write_result(folder, name=f"variant {name}", metrics=metrics, config=config, seed=seed, wall_s=wall)
+
+
+def _key(*parts: Any) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def stories(source: SymbolicSource, where: str, effort: Effort) -> list[tuple[Story, torch.Tensor]]:
