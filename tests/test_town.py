@@ -1,5 +1,6 @@
 """The whole town: how it is filmed, what a teacher may get wrong, what the fine stage writes on its way, and the bench drawn from it."""
 
+import copy
 from collections import Counter
 from dataclasses import replace
 
@@ -230,3 +231,19 @@ def test_what_is_uneven_is_named():
     early = [item for item in items if item.question.start_s < item.duration_s / 3]
     with pytest.raises(UserError, match="uneven|positions are not even"):
         corpus._check_balance(early, SPLITS["town-dev"])
+
+
+def test_phrase_vectors_are_kept_only_while_the_words_stay(writer):
+    torch.manual_seed(0)
+    model = TimeScope(ModelConfig(DecoderConfig(32, 2, 2, 2, 64), 16), writer.vocabulary)
+    assert model.phrases().requires_grad, "training makes them anew"
+    with torch.no_grad():
+        kept = model.phrases()
+        assert model.phrases() is kept and torch.equal(kept, model.phrase_words @ model.words)
+        model.words.mul_(2)
+        assert torch.equal(model.phrases(), 2 * kept)
+        other = copy.deepcopy(model)
+        other.words.add_(1)
+        assert torch.equal(other.phrases(), other.phrase_words @ other.words)
+        model.load_state_dict(other.state_dict())
+        assert torch.equal(model.phrases(), other.phrases())

@@ -996,7 +996,7 @@ def outcome_bars(rows: Mapping[str, Mapping[str, Estimate]], colours: Mapping[st
             axes.barh(y, value, left=left, height=0.7, color=colours[what], ec="white", lw=1.5)
             light = np.dot(to_rgb(colours[what]), (0.3, 0.59, 0.11)) > 0.55
             said = _said(entry).replace(" ", "\n", 1) if value > 0.08 else f"{value:.2f}"
-            if value > 0.03:
+            if value > 0.045:
                 axes.text(left + value / 2, y, said, ha="center", va="center", fontsize=13, color=BLACK if light else "white")
             left += value
     axes.set(yticks=range(len(rows)), yticklabels=list(rows), xlim=(0, 1), xlabel="share of the questions")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -113,6 +114,7 @@ class TimeScope(nn.Module):
         self.words = nn.Parameter(torch.randn(len(vocabulary.words), C) * 0.5)
         self.register_buffer("phrase_words", torch.from_numpy(vocabulary.word_matrix()), persistent=False)
         self.phrase_words: Tensor
+        self._phrases: tuple[Any, Tensor] | None = None
         self.times = TimeCodes(C)
         self.logit_scale = nn.Parameter(torch.tensor(1 / math.sqrt(C)))
         nn.init.normal_(self.features_in.weight, std=config.feature_gain)
@@ -140,12 +142,21 @@ class TimeScope(nn.Module):
     def embed(self, tokens: Tensor) -> Tensor:
         """Token ids (...) -> vectors (..., C): a phrase is the sum of its parts, a time comes from its code."""
         first = self.vocabulary.first_second
-        phrases = (self.phrase_words @ self.words)[tokens.clamp(max=first - 1)]
+        phrases = self.phrases()[tokens.clamp(max=first - 1)]
         return torch.where((tokens < first)[..., None], phrases, self.times((tokens - first).clamp(min=0)).to(phrases.dtype))
+
+    def phrases(self) -> Tensor:
+        """Vectors of the specials and phrases (num_phrases, C), sums of their words: made anew where gradients are wanted, else kept while the words stay."""
+        if torch.is_grad_enabled():
+            return self.phrase_words @ self.words
+        of = self.words.data_ptr(), self.words._version, torch.is_autocast_enabled(self.words.device.type)
+        if self._phrases is None or self._phrases[0] != of:
+            self._phrases = of, self.phrase_words @ self.words
+        return self._phrases[1]
 
     def word_logits(self, hidden: Tensor) -> Tensor:
         """Scores of the specials and phrases: hidden (..., C) -> (..., vocabulary.num_phrases)."""
-        return hidden @ (self.phrase_words @ self.words).to(hidden.dtype).T * self.logit_scale
+        return hidden @ self.phrases().to(hidden.dtype).T * self.logit_scale
 
     def time_logits(self, hidden: Tensor, clock: int, num_frames: int) -> Tensor:
         """Scores of <absent> and of every second of one video: hidden (..., C) -> (..., 1 + num_frames). A time outside the video is no answer."""
