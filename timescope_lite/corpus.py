@@ -481,7 +481,7 @@ LEFT_OUT_TYPES = ("purpose", "nth", "nth_at")
 LEFT_OUT_COMPOSITION = ("why2", "why3")  # a rule and then signs: each alone is trained
 LEFT_OUT_DOMAIN = "beach"
 SPLITS |= {
-    "left-out-types": Split(videos=70, seconds=(96, 600), questions=2, seed=12, town="all", phrasing="trained", kinds=LEFT_OUT_TYPES[:2]),
+    "left-out-types": Split(videos=105, seconds=(128, 600), questions=1, seed=12, town="all", phrasing="trained", kinds=LEFT_OUT_TYPES[:2]),
     "left-out-composition": Split(
         videos=70, seconds=(128, 600), questions=1, seed=13, town="all", phrasing="trained", kinds=LEFT_OUT_COMPOSITION
     ),
