@@ -20,6 +20,7 @@ from timescope_lite.metrics import (
     coverage,
     covered_shares,
     diagnose,
+    events_told,
     mean_average_precision,
     mean_iou,
     merged,
@@ -492,3 +493,12 @@ def test_calibration_by_hand():
     assert calibration_error(honest, rng.random(20_000) < honest) < 0.02
     with pytest.raises(UserError, match="must lie between 0 and 1"):
         reliability([1.2], [1])
+
+
+def test_events_that_overlap_are_told_one_by_one():
+    true = [("a", 0.0, 10.0), ("a", 6.0, 12.0), ("b", 0.0, 10.0)]
+    assert events_told(true, true) == [True] * 3
+    assert events_told([("a", 0, 10), ("a", 0, 10)], true) == [True, False, False], "a repeat takes no second event that it does not fit"
+    assert events_told([("a", 6, 12)], true) == [False, True, False], "the best of its word, not the first"
+    assert events_told([("b", 0, 12), ("c", 0, 10)], true) == [False, False, True]
+    assert events_told([], true) == [False] * 3 and events_told(true, []) == []

@@ -163,8 +163,7 @@ def guess(left: Sequence[bool], right: int) -> float:
 def say(model: TimeScope, layers: Sequence[LayerKV], num_frames: int, text: Sequence[int], choices: Sequence[int]) -> int:
     """The choice whose token is likeliest after `text` over a memory `layers`: an index into `choices` (phrase token ids)."""
     hidden, _ = model.read(torch.tensor([[list(text)]], device=model.words.device), layers, num_frames)
-    rivals = model.phrase_words[list(choices)] @ model.words  # as in word_logits, of four phrases instead of all
-    return int((rivals @ hidden[0, 0, -1].float()).argmax())
+    return int(model.word_logits(hidden[0, 0, -1].float())[list(choices)].argmax())
 
 
 def after_interval(model: TimeScope, prompt: Sequence[int], chain: Sequence[int], span: Span, clock: int = 0) -> list[int]:
@@ -357,8 +356,9 @@ class Examiner:
         for i, (asked, text) in enumerate(zip(questions, texts, strict=True)):
             answer = found["zero_shot", THINK][i]
             spans = places_to_look(answer, asked, story.num_seconds, rng)
-            row = self._about(name, story, asked, answer, spans)
-            row["frames"] = looked(self.answerer, beliefs, asked, spans, text, allowed(story, asked))
+            left = allowed(story, asked)
+            row = self._about(name, story, asked, answer, spans, left)
+            row["frames"] = looked(self.answerer, beliefs, asked, spans, text, left)
             row["says"], row["intervals"] = {}, {}
             for who in self.models if in_words else ():
                 own = found[who, THINK][i]
@@ -370,8 +370,8 @@ class Examiner:
         return rows
 
     @staticmethod
-    def _about(name: str, story: Story, asked: Asked, answer: Answer, spans: Mapping[str, Span]) -> dict[str, Any]:
-        q, left = asked.question, allowed(story, asked)
+    def _about(name: str, story: Story, asked: Asked, answer: Answer, spans: Mapping[str, Span], left: Sequence[bool]) -> dict[str, Any]:
+        q = asked.question
         row: dict[str, Any] = {
             "video": name,
             "seconds": story.num_seconds,

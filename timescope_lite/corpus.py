@@ -113,9 +113,10 @@ class SymbolicSource:
         self.symbols, self.noise, self.tokens_per_frame = Symbols(domains), noise, tokens_per_frame
         self._first = np.concatenate([[0], np.cumsum(self.symbols.sizes)])
         num = int(self._first[-1])
-        mixed = np.random.default_rng(num).standard_normal((num, width or num), dtype=np.float32)
-        self._directions = mixed / np.linalg.norm(mixed, axis=1, keepdims=True) if width else np.eye(num, dtype=np.float32)
-        self.width = width or num
+        self.width, self._mixed = width or num, None
+        if width:
+            mixed = np.random.default_rng(num).standard_normal((num, width), dtype=np.float32)
+            self._mixed = mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
         # With K tokens per frame each shows what lasts, and every K-th track.
         self._shown = np.ones((tokens_per_frame, num), dtype=np.float32)
         for track in range(NUM_TRACKS):
@@ -126,10 +127,10 @@ class SymbolicSource:
     def features(self, story: Story, rng: np.random.Generator) -> Tensor:
         """(F, K, width)."""
         columns = self._first[:-1] + self.symbols.classes(story.domain, story.states)
-        num = len(self._shown.T)
-        out = rng.standard_normal((len(columns), num), dtype=np.float32) * self.noise
+        out = rng.standard_normal((len(columns), self._shown.shape[1]), dtype=np.float32) * self.noise
         out[np.arange(len(columns))[:, None], columns] += 1
-        return torch.from_numpy(out[:, None] * self._shown if self.width == num else out[:, None] * self._shown @ self._directions)
+        shown = out[:, None] * self._shown
+        return torch.from_numpy(shown if self._mixed is None else shown @ self._mixed)
 
     def draw(self, domains: Sequence[Domain], num_seconds: int, seed: tuple[int, ...], config: StoryConfig) -> tuple[Story, Tensor]:
         """A story and its features (F, K, width)."""
@@ -138,7 +139,7 @@ class SymbolicSource:
 
     def directions(self) -> dict[str, Tensor]:
         """Where each part of a phrase lies in feature space (for TimeScope.align)."""
-        eye = torch.from_numpy(self._directions)
+        eye = torch.eye(self.width) if self._mixed is None else torch.from_numpy(self._mixed)
         people = {
             part: eye[[int(self._first[field]) + c for c in classes]].mean(0) for part, (field, classes) in self.symbols.people().items()
         }

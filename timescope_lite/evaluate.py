@@ -146,7 +146,7 @@ def run_systems(
                     raise
                 continue  # this video does not fit into this budget: the cell says so by its n
             each = (time.perf_counter() - started) / len(items)
-            label = name if budget is None else f"{name}@{budget:g}"
+            label = label_of(name, budget or 0)
             for item, answer in zip(items, answers, strict=True):
                 row = row_of(item, label, answer, each)
                 rows.append(row | {"hops": hops_of(item, answer, writer)} if answer.chain and not item.question.absent else row)
@@ -185,6 +185,11 @@ DIFFERENCES = (
 )
 
 
+def label_of(system: str, budget: float | str) -> str:
+    """What rows and metrics call a system at a budget: `two_stage@128`, or the bare name of one that has none."""
+    return system if system in NO_BUDGET else f"{system}@{float(budget):g}"
+
+
 def differences(rows: Sequence[dict[str, Any]]) -> dict[str, Metric]:
     """R1@0.5 of one system minus another's, as "a - b/bucket/difference_of_r1@0.5", intervals over videos; pairs of which a system is missing are left out."""
     hits: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
@@ -192,8 +197,7 @@ def differences(rows: Sequence[dict[str, Any]]) -> dict[str, Metric]:
         hits.setdefault(row["system"], {})[row["video"], row["text"]] = row
     metrics: dict[str, Metric] = {}
     budgets = sorted({label.partition("@")[2] for label in hits if "@" in label}, key=float)
-    label = lambda system, budget: system if system in NO_BUDGET else f"{system}@{budget}"  # noqa: E731
-    for a, b in ((label(one, budget), label(other, budget)) for budget in budgets for one, other in DIFFERENCES):
+    for a, b in ((label_of(one, budget), label_of(other, budget)) for budget in budgets for one, other in DIFFERENCES):
         shared = [key for key in hits.get(a, {}) if key in hits.get(b, {})]
         for bucket, chosen in _buckets([hits[a][key] for key in shared]).items():
             pairs = [(row, hits[b][row["video"], row["text"]]) for row in chosen if row["truth"] is not None]

@@ -292,6 +292,21 @@ def calibration_error(confidences: ArrayLike, hits: ArrayLike, bins: int = 10) -
 # ---- V-STaR ----
 
 
+def events_told(
+    written: Sequence[tuple[Any, float, float]], true: Sequence[tuple[Any, float, float]], threshold: float = 0.5
+) -> list[bool]:
+    """Which events (word, start_s, end_s) dense captions tell: in turn each caption takes the free event of its word with the highest tIoU, if that reaches
+    `threshold`. Events may overlap; none is taken twice. F1 is 2 * told / (captions + events).
+    """
+    told = [False] * len(true)
+    for word, *span in written:
+        fits = [(tiou(span, event[1:]), -i) for i, event in enumerate(true) if event[0] == word and not told[i]]
+        best, at = max(fits, default=(-1.0, 0))
+        if best >= threshold:
+            told[-at] = True
+    return told
+
+
 def vstar_am(accuracy: float, mean_tiou: float, mean_viou: float) -> float:
     """V-STaR's arithmetic mean of what, when and where, each 0..1. Without a judge and boxes report mean tIoU alone, not this."""
     return float(_fractions(accuracy, mean_tiou, mean_viou).mean())

@@ -25,7 +25,7 @@ from timescope_lite.common import UserError, atomic_path
 from timescope_lite.corpus import LEFT_OUT_COMPOSITION, LEFT_OUT_DOMAIN, LEFT_OUT_TYPES, CachedSource, Pile, SymbolicSource, events_of
 from timescope_lite.grounding import Answer
 from timescope_lite.intervals import Interval, tiou
-from timescope_lite.metrics import bootstrap
+from timescope_lite.metrics import bootstrap, events_told
 from timescope_lite.model.checkpoint import write_tensors
 from timescope_lite.model.timescope import ModelConfig, TimeScope
 from timescope_lite.results import Metric, write_result
@@ -142,6 +142,7 @@ def study(name: str, out: Path, effort: Effort | None = None, seed: int = 0) -> 
     model = TimeScope(ModelConfig(feature_width=WIDTH), vocabulary)
     model.align(source.directions())
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "log.jsonl").unlink(missing_ok=True)  # of a training that was killed
     trained, pool = both[: 1 + variant.both_domains], CachedSource(source, seed, POOL_FRAMES)
     for number, phase in enumerate(phases(variant, effort)):
         pile = Pile(trained, pool, Writer(vocabulary, both), seed + 1000 * number)
@@ -224,7 +225,7 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:
 
 @torch.no_grad()
 def captions(model: TimeScope, told: Sequence[tuple[Story, torch.Tensor]]) -> dict[str, Metric]:
-    """Dense captions of one chapter a video: F1 over the events, one found if word and tIoU >= 0.5 agree; and of those, how many overlap another event."""
+    """Dense captions of one chapter a video: F1 over the events (`metrics.events_told`), and of the events that overlap another one the share that is told."""
     writer, scores, overlapping, names = Writer(model.vocabulary, [story.domain for story, _ in told]), [], [], []
     for i, (story, features) in enumerate(told):
         question = ask(story, "captions", np.random.default_rng((888, i, 6)))
@@ -233,13 +234,11 @@ def captions(model: TimeScope, told: Sequence[tuple[Story, torch.Tensor]]) -> di
         memory = Video(model, features, story.num_seconds).memory(1)
         written = model.captions(memory.hvr, memory, [*writer.question(story, question), THINK])
         words = writer.tokens[story.domain.name].activity
-        true = [
-            (int(words[story.event_word[e]]), Interval(float(story.event_start[e]), float(story.event_end[e])))
-            for e in events_of(story, question)[:6]
-        ]
-        hits = [any(word == w and tiou(span, Interval(a, b)) >= 0.5 for w, a, b in written) for word, span in true]
+        chosen = events_of(story, question)[:6]
+        true = [(int(words[story.event_word[e]]), float(story.event_start[e]), float(story.event_end[e])) for e in chosen]
+        hits, spans = events_told(written, true), [Interval(*event[1:]) for event in true]
         scores.append(2 * sum(hits) / (len(true) + len(written)) if true else float(not written))
-        beside = [any(n != m and span.overlaps(other) for m, (_, other) in enumerate(true)) for n, (_, span) in enumerate(true)]
+        beside = [any(span is not other and span.overlaps(other) for other in spans) for span in spans]
         overlapping += [float(f) for f, b in zip(hits, beside, strict=True) if b]
         names += [str(i)] * sum(beside)
     found = {"f1": (scores, [str(i) for i in range(len(scores))]), "overlapping_found": (overlapping, names)}

@@ -230,21 +230,22 @@ def write_claim(readme: Path, result_file: Path) -> None:
 def write_figures(root: Path) -> Path | None:
     """Draw `figures/by_length.png` from the recorded results: two stages beside the controls, by length of video; None where none is recorded."""
     from timescope_lite import plots
+    from timescope_lite.evaluate import label_of
 
     names = {"two stages": "two_stage", "one stage": "single_stage_trained", "uniform frames": "uniform", "frame similarity": "retrieval"}
     rows: dict[str, dict[str, Any]] = {}
     for label, (folder, bucket, budget) in BY_LENGTH.items():
         path = root / "data" / "results" / folder / "result.json"
         metrics = read_result(path).metrics if path.is_file() else {}
-        keys = {
-            name: f"{system}@{budget}/{bucket}/r1@0.5" if name != "frame similarity" else f"{system}/{bucket}/r1@0.5"
-            for name, system in names.items()
-        }
+        keys = {name: f"{label_of(system, budget)}/{bucket}/r1@0.5" for name, system in names.items()}
         found = {name: metrics[key] for name, key in keys.items() if key in metrics}
         rows |= {f"{label}\n{budget} frames' worth": found} if found else {}
     if not rows:
         return None
-    title, xlabel = "R1@0.5 by length of the video, equal attended KV for all", "R1@0.5, 95 % intervals over videos; one training seed"
+    title, xlabel = (
+        "R1@0.5 by length of the video; equal attended KV, frame similarity has no budget",
+        "R1@0.5, 95 % intervals over videos; one training seed",
+    )
     return plots.save(plots.estimate_rows(rows, title=title, xlabel=xlabel), root / "figures" / "by_length.png")
 
 
