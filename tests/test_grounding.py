@@ -261,6 +261,37 @@ def test_the_scale_bench_counts_what_grows(checkpoint_file, tmp_path, monkeypatc
         bench.scale(tmp_path, minutes=(0,))
 
 
+def test_a_shorter_segment_holds_less_and_every_length_is_timed_in_turn(tmp_path):
+    metrics = read_result(bench.segments(tmp_path, repeats=2, frames=256)).metrics
+    frame = metrics["S=4/all/segment_bytes"].value / 4
+    for S in bench.SEGMENTS:
+        assert metrics[f"S={S}/all/segment_bytes"].value == S * frame
+        assert metrics[f"S={S}/all/working_bytes"].value == (256 / 4 + S) * frame
+        assert metrics[f"S={S}/all/seconds"].value > 0 and metrics[f"S={S}/all/seconds"].n == 2
+    assert metrics["S=16/all/relative_seconds"].value == 1
+    with pytest.raises(UserError, match="expected two or more, and a multiple of 256"):
+        bench.segments(tmp_path, repeats=1)
+
+
+def test_without_history_a_segment_reads_as_if_it_stood_alone():
+    model, _ = memory_of()
+    video = Video(model, torch.randn(48, 1, 8), 48)
+    with_it, alone = video.memory(16), video.memory(16, history=False)
+    first = lambda memory, at: memory.dvr.reload(at, at)[-1].k  # noqa: E731
+    assert torch.equal(first(with_it, 0), first(alone, 0)) and not torch.allclose(first(with_it, 2), first(alone, 2))
+    assert video.memory(16, history=False) is alone and video.memory(16) is with_it
+
+
+def test_a_doubtful_window_is_widened_and_a_sure_one_stays(checkpoint_file, mini, monkeypatch):
+    video = Videos(Weights(checkpoint_file), mini[0] / "mini_000.mp4").of("two_stage")
+    prompts = [prompt_of(load(checkpoint_file), TASK)]
+    sure = Coarse([], (1, 1), 0.96)
+    for confidence, window in ((0.96, (16.0, 32.0)), (0.94, (0.0, 48.0))):
+        monkeypatch.setattr(TimeScope, "coarse", lambda *_, confidence=confidence: [dataclasses.replace(sure, confidence=confidence)])
+        assert SYSTEMS["widened"](video, prompts, [], 64)[0].window == window
+        assert SYSTEMS["two_stage"](video, prompts, [], 64)[0].window == (16.0, 32.0)
+
+
 def test_each_system_reads_with_its_own_weights_where_it_has_some(checkpoint_file, mini, tmp_path):
     ready = load(checkpoint_file)
     ready.model.words.data += 1
@@ -315,6 +346,23 @@ def test_differences_are_paired_question_by_question():
     everywhere = found["two_stage@128 - uniform@128/all/difference_of_r1@0.5"]
     assert everywhere.value == 0.5 and everywhere.n == 4 and everywhere.low <= 0.5 <= everywhere.high
     assert found["two_stage@128 - uniform@128/ge256s/difference_of_r1@0.5"].value == 0.5
+
+
+def test_where_both_reload_a_window_their_coverage_is_paired_too_and_misses_have_a_side():
+    windows = {"two_stage@128": [(0, 16), (16, 32)], "no_history@128": [(16, 32), (32, 48)]}
+    rows = [
+        _row(system, f"v{i}", f"q{i}", 1, truth=(4, 6)) | {"window": list(window), "covered": window[0] == 0, "reload_share": 0.1, "said_absent": False}
+        | {"unparsable": False, "seconds": 0.0, "confidence": 0.5}
+        for system, found in windows.items()
+        for i, window in enumerate(found)
+    ]  # fmt: skip
+    found = differences(rows)
+    assert found["two_stage@128 - no_history@128/all/difference_of_coverage"].value == 0.5
+    assert found["two_stage@128 - no_history@128/all/difference_of_r1@0.5"].value == 0
+    metrics = summarise(rows)
+    assert metrics["two_stage@128/all/late_minus_early"].value == 0.5 and metrics["no_history@128/all/late_minus_early"].value == 1
+    early = [row | {"truth": [60, 62]} for row in rows]
+    assert summarise(early)["no_history@128/all/late_minus_early"].value == -1
 
 
 def test_an_answer_that_the_evidence_is_absent_is_scored_as_such(mini):

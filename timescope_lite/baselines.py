@@ -36,13 +36,15 @@ class Video:
     num_valid: int
     r: int = 16
     encoder: FrameEncoder | None = None
-    _memories: dict[tuple[int, int, str], Memory] = field(default_factory=dict)
+    _memories: dict[tuple[int, int, str, bool], Memory] = field(default_factory=dict)
 
-    def memory(self, r: int, stride: int = 1, order: str = "true") -> Memory:
-        """The video streamed at compression r; every `stride`-th frame only; frames in `true` order, `shuffled`, or `blank`."""
-        key = (r, stride, order)
+    def memory(self, r: int, stride: int = 1, order: str = "true", history: bool = True) -> Memory:
+        """The video streamed at compression r; every `stride`-th frame only; frames in `true` order, `shuffled`, or `blank`; segments that read the HVR of
+        those before them, or (no `history`) themselves only.
+        """
+        key = (r, stride, order, history)
         if key not in self._memories:
-            self._memories[key] = self.model.stream(self._segments(stride, order), r)
+            self._memories[key] = self.model.stream(self._segments(stride, order), r, history=history)
         return self._memories[key]
 
     def _segments(self, stride: int, order: str) -> list[tuple[Tensor, int]]:
@@ -57,6 +59,7 @@ class Video:
         return [(part, min(S, len(frames) - i * S)) for i, part in enumerate(padded.split(S))]
 
 
+WIDEN_BELOW = 0.95
 System = Callable[[Video, list[list[int]], Sequence[Question], float], list[Answer]]
 
 
@@ -68,6 +71,16 @@ def two_stage(video: Video, prompts: list[list[int]], questions: Sequence[Questi
 def two_stage_direct(video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float) -> list[Answer]:
     """Two stages, told to answer without reasoning."""
     return two_stage(video, [[*prompt[:-1], DIRECT] for prompt in prompts], questions, budget)
+
+
+def no_history(video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float) -> list[Answer]:
+    """Two stages over segments that were each read alone: what the compressed memory of earlier segments is worth while reading."""
+    return locate(video.model, video.memory(video.r, history=False), prompts, budget)
+
+
+def widened(video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float) -> list[Answer]:
+    """Two stages, the window wider by a segment a side wherever the coarse stage is less sure than WIDEN_BELOW."""
+    return locate(video.model, video.memory(video.r), prompts, budget, threshold=WIDEN_BELOW)
 
 
 def oracle_window(video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float) -> list[Answer]:
@@ -205,6 +218,8 @@ SYSTEMS: dict[str, System] = {
     "two_stage": two_stage,
     "two_stage_direct": two_stage_direct,
     "two_stage_no_cot": two_stage_direct,
+    "no_history": no_history,
+    "widened": widened,
     "oracle_window": oracle_window,
     "focus": focus,
     "focus_trained": focus,

@@ -1,5 +1,6 @@
-"""What it costs. `scale`: seconds, attended KV, device-resident KV and process RSS as a video grows, beside what dense attention would hold. `joint`: what
-training the frame encoder together with the decoder would bring, and what a step then costs.
+"""What it costs. `scale`: seconds, attended KV, device-resident KV and process RSS as a video grows, beside what dense attention would hold. `segments`: what
+a shorter or longer segment costs while a video is read. `joint`: what training the frame encoder together with the decoder would bring, and what a step
+then costs.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 from timescope_lite.common import UserError, pick_device
 from timescope_lite.corpus import Batch, CachedSource, Mix, Pile, PixelSource, tell_one
 from timescope_lite.grounding import TINY, feature_stream, locate, prompt_of
+from timescope_lite.metrics import bootstrap
 from timescope_lite.model.checkpoint import Checkpoint, load
 from timescope_lite.model.frame_encoder import FrameEncoder
 from timescope_lite.model.memory import process_rss
@@ -31,6 +33,7 @@ from timescope_lite.world.render import render_video
 from timescope_lite.world.story import Story, StoryConfig, tell
 
 MINUTES = (5, 15, 60)
+SEGMENTS = (4, 16, 64, 256)
 
 
 def scale(out: Path, minutes: Sequence[int] | None = None, checkpoint: Path | None = None, seed: int = 0, r: int = 16) -> Path:
@@ -73,6 +76,40 @@ def _watched(segments: Iterator[tuple[Tensor, int]], seen: list[int]) -> Iterato
     for segment in segments:
         seen.append(process_rss())
         yield segment
+
+
+@torch.no_grad()
+def segments(out: Path, repeats: int = 25, frames: int = 1024, r: int = 4, seed: int = 0) -> Path:
+    """Read the same frames in segments of each of SEGMENTS frames, in turn, `repeats` times, and write result.json into `out`; r is the same for all.
+
+    `seconds` is the reading alone, `relative_seconds` its ratio to segments of 16 in the same turn; `segment_bytes` is the dense KV of one segment, held
+    while it is read and the least that a reload brings back; `working_bytes` that beside the whole HVR.
+    """
+    if repeats < 2 or frames % max(SEGMENTS):
+        raise UserError(f"repeats={repeats}, frames={frames}: expected two or more, and a multiple of {max(SEGMENTS)}")
+    ready = load(TINY)
+    config = ready.model.config
+    features = torch.randn(frames, config.tokens_per_frame, config.feature_width, generator=torch.Generator().manual_seed(seed))
+    models = {S: TimeScope(dataclasses.replace(config, frames_per_segment=S), ready.model.vocabulary).eval() for S in SEGMENTS}
+    times: dict[int, list[float]] = {S: [] for S in SEGMENTS}
+    held: dict[int, tuple[float, float]] = {}
+    for _ in range(repeats):
+        for S, model in models.items():
+            started = time.perf_counter()
+            memory = model.stream([(part, S) for part in features.split(S)], r)
+            times[S].append(time.perf_counter() - started)
+            segment = float(S * memory.bytes_per_frame())
+            held[S] = segment, frames / r * memory.bytes_per_frame() + segment
+    turns, metrics = [str(i) for i in range(repeats)], {}
+    for S in SEGMENTS:
+        ratios = [mine / base for mine, base in zip(times[S], times[16], strict=True)]
+        measured = {"seconds": times[S], "relative_seconds": ratios}
+        measured |= {name: [value] * repeats for name, value in zip(("segment_bytes", "working_bytes"), held[S], strict=True)}
+        for name, values in measured.items():
+            estimate = bootstrap(values, turns)
+            metrics[f"S={S}/all/{name}"] = Metric(estimate.value, estimate.low, estimate.high, estimate.n)
+    about = {"segments": list(SEGMENTS), "frames": frames, "r": r, "repeats": repeats, "threads": torch.get_num_threads()}
+    return write_result(out, name="bench-segments", metrics=metrics, config=about, seed=seed)
 
 
 class _Pictures(PixelSource):

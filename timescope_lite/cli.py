@@ -203,6 +203,12 @@ def bench_scale(
     _print(read_json(path, "result file") if as_json else None, as_json, str(path))
 
 
+@bench_app.command("segments")
+def bench_segments(out: Annotated[Path, typer.Option()], repeats: int = 25, seed: int = 0) -> None:
+    """What a shorter or longer segment costs while a video is read. About a minute."""
+    print(_call("bench", "segments")(out, repeats, seed=seed))
+
+
 @bench_app.command("joint")
 def bench_joint(out: Annotated[Path, typer.Option()], steps: int = 300, checkpoint: Checkpoint = None, seed: int = 0) -> None:
     """A frozen frame encoder beside one that is trained together with the decoder: what a step costs and what is learned. About 15 minutes of one core."""

@@ -175,6 +175,8 @@ DIFFERENCES = (
     ("two_stage", "single_stage_long"),
     ("two_stage", "uniform"),
     ("two_stage", "two_stage_no_cot"),
+    ("two_stage", "no_history"),
+    ("two_stage", "widened"),
     ("two_stage", "retrieve_then_fine"),
     ("two_stage", "focus_trained"),
     ("focus_trained", "single_stage_trained"),
@@ -191,7 +193,9 @@ def label_of(system: str, budget: float | str) -> str:
 
 
 def differences(rows: Sequence[dict[str, Any]]) -> dict[str, Metric]:
-    """R1@0.5 of one system minus another's, as "a - b/bucket/difference_of_r1@0.5", intervals over videos; pairs of which a system is missing are left out."""
+    """R1@0.5, and where both reload a window its coverage, of one system minus another's, as "a - b/bucket/difference_of_r1@0.5", intervals over videos; pairs
+    of which a system is missing are left out.
+    """
     hits: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
     for row in rows:
         hits.setdefault(row["system"], {})[row["video"], row["text"]] = row
@@ -201,10 +205,15 @@ def differences(rows: Sequence[dict[str, Any]]) -> dict[str, Metric]:
         shared = [key for key in hits.get(a, {}) if key in hits.get(b, {})]
         for bucket, chosen in _buckets([hits[a][key] for key in shared]).items():
             pairs = [(row, hits[b][row["video"], row["text"]]) for row in chosen if row["truth"] is not None]
-            if pairs:
-                each = [float(x["tiou"] >= 0.5) - float(y["tiou"] >= 0.5) for x, y in pairs]
-                estimate = bootstrap(each, [x["video"] for x, _ in pairs])
-                metrics[f"{a} - {b}/{bucket}/difference_of_r1@0.5"] = Metric(estimate.value, estimate.low, estimate.high, estimate.n)
+            if not pairs:
+                continue
+            videos = [x["video"] for x, _ in pairs]
+            each = {"r1@0.5": [float(x["tiou"] >= 0.5) - float(y["tiou"] >= 0.5) for x, y in pairs]}
+            if all("covered" in row for pair in pairs for row in pair):
+                each["coverage"] = [float(x["covered"]) - float(y["covered"]) for x, y in pairs]
+            for name, values in each.items():
+                estimate = bootstrap(values, videos)
+                metrics[f"{a} - {b}/{bucket}/difference_of_{name}"] = Metric(estimate.value, estimate.low, estimate.high, estimate.n)
     return metrics
 
 
@@ -247,6 +256,7 @@ def _metrics(rows: Sequence[dict[str, Any]]) -> dict[str, tuple[list[float], lis
     if reloaded:
         groups = [row["video"] for row in reloaded]
         found["coverage"] = ([float(row["covered"]) for row in reloaded], groups)
+        found["late_minus_early"] = ([_side(row) for row in reloaded], groups)
         found["reload_share"] = ([row["reload_share"] for row in reloaded], groups)
         hit = [row for row in reloaded if row["covered"]]
         if len({row["video"] for row in hit}) > 1:
@@ -255,6 +265,11 @@ def _metrics(rows: Sequence[dict[str, Any]]) -> dict[str, tuple[list[float], lis
     if attended:
         found["attended_frames"] = ([row["attended_frames"] for row in attended], [row["video"] for row in attended])
     return found
+
+
+def _side(row: dict[str, Any]) -> float:
+    """Where a window that misses its evidence lies: +1 later, -1 earlier, 0 for one that holds it."""
+    return 0.0 if row["covered"] else float(np.sign(sum(row["window"]) - sum(row["truth"])))
 
 
 def evaluate(
