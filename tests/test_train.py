@@ -218,6 +218,16 @@ def test_long_is_lab_with_a_longer_end():
     assert [p.steps for p in long.phases] == [p.steps for p in lab.phases[:-1]] + [2 * lab.phases[-1].steps]
 
 
+@pytest.mark.parametrize("system", TRAINED_SYSTEMS)
+def test_the_whole_town_practises_details_before_fine_tuning(system):
+    town, core = recipe("town", system), recipe("lab", system)
+    at = [p.name for p in town.phases].index("details")
+    assert [p.name for p in town.phases if p.name != "details"] == [p.name for p in core.phases] and town.phases[at + 1].name == "sft1"
+    assert set(town.phases[at].kinds) <= set(town.phases[at - 1].kinds), "nothing is asked there that is not asked elsewhere"
+    if system != "two_stage_no_cot":
+        assert town.key(at, 0) == recipe("town").key(at, 0), "it is trained once for all"
+
+
 # --- checkpoints ---
 
 

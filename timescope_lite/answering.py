@@ -20,7 +20,7 @@ from torch import Tensor
 
 from timescope_lite.baselines import Video
 from timescope_lite.common import UserError, atomic_path
-from timescope_lite.corpus import CachedSource, Mix, Pile, PixelSource, Symbols, _Row, augmented_window, draw_question
+from timescope_lite.corpus import CachedSource, Example, Mix, Pile, PixelSource, Symbols, augmented_window, draw_question
 from timescope_lite.grounding import TINY, Answer, locate
 from timescope_lite.intervals import tiou
 from timescope_lite.metrics import Estimate, bootstrap, bootstrap_difference, vstar_am, vstar_lgm
@@ -184,7 +184,7 @@ class AnswerPile(Pile):
 
     quizzed = 2 / 3
 
-    def _row(self, story: Story, clock: int, mix: Mix, rng: np.random.Generator, stride: int = 1) -> _Row:
+    def _row(self, story: Story, clock: int, mix: Mix, rng: np.random.Generator, stride: int = 1) -> Example:
         if rng.random() >= self.quizzed:
             return super()._row(story, clock, mix, rng, stride)
         question = draw_question(story, {kind: weight for kind, weight in mix.kinds.items() if kind in KINDS}, rng)
@@ -192,7 +192,7 @@ class AnswerPile(Pile):
         fine, think = bool(rng.random() >= mix.coarse), bool(rng.random() < mix.think)
         tokens, loss = quiz_example(self.writer, story, asked, clock, fine, think)
         window = augmented_window(question, story.num_seconds, self.frames_per_segment, mix, rng)
-        return _Row(tokens, loss, fine, window, question.kind)
+        return Example(tokens, loss, fine, window, question.kind)
 
 
 def quiz_example(writer: Writer, story: Story, asked: Asked, clock: int, fine: bool, think: bool) -> tuple[list[int], list[int]]:

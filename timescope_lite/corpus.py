@@ -317,7 +317,7 @@ class Pile:
             kinds=[[r.kind for r in video] for video in rows],
         )
 
-    def _row(self, story: Story, clock: int, mix: Mix, rng: np.random.Generator, stride: int = 1) -> _Row:
+    def _row(self, story: Story, clock: int, mix: Mix, rng: np.random.Generator, stride: int = 1) -> Example:
         question = draw_question(story, mix.kinds, rng, rng.random() < mix.absent, self.phrasing)
         fine = rng.random() >= mix.coarse and not question.absent
         think = rng.random() < mix.think
@@ -327,11 +327,13 @@ class Pile:
             chain = hallucinate(self.writer, story, question, mix.hallucinated, rng) if mix.hallucinated else None
             tokens, loss = write_example(self.writer, story, question, clock, fine, think, stride, chain)
         window = augmented_window(question, story.num_seconds, self.frames_per_segment, mix, rng)
-        return _Row(tokens, loss, fine, window, question.kind)
+        return Example(tokens, loss, fine, window, question.kind)
 
 
 @dataclass(frozen=True)
-class _Row:
+class Example:
+    """A question as it is trained on: token ids, which of them count in the loss, which stage it is for, and the window of segments (first, last) it reads."""
+
     tokens: list[int]
     loss: list[int]
     fine: bool

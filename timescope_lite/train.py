@@ -402,8 +402,9 @@ def decoder_of(depth: int) -> DecoderConfig:
 
 
 def recipe(profile: str, system: str = "two_stage", depth: int | None = None) -> Recipe:
-    """`smoke` proves that it runs, `lab` trains tiny on CPU cores, `long` is lab with a last phase of twice the steps (the committed weights), `town` is long
-    on all 35 domains and twelve task types, `full` trains base there, twice the steps at twice the depth. UserError for an unknown name.
+    """`smoke` proves that it runs, `lab` trains tiny on CPU cores, `long` is lab with a last phase of twice the steps (the committed weights), `town` has all
+    35 domains and twelve task types and a last phase of three times the steps, `full` trains base there, twice the steps at twice the depth. UserError for an
+    unknown name.
 
     Plain questions about short clips come first, then reasoning and longer videos, with short clips to the end (docs/LOG.md); in the whole town the details of
     events follow, on short clips again. The controls share all phases before fine-tuning (the one without reasoning, which never sees a chain, only `words`)
