@@ -219,10 +219,11 @@ def test_long_is_lab_with_a_longer_end():
 
 
 @pytest.mark.parametrize("system", TRAINED_SYSTEMS)
-def test_the_whole_town_practises_details_before_fine_tuning(system):
+def test_the_whole_town_practises_details_before_fine_tuning_and_every_length_at_its_end(system):
     town, core = recipe("town", system), recipe("lab", system)
     at = [p.name for p in town.phases].index("details")
-    assert [p.name for p in town.phases if p.name != "details"] == [p.name for p in core.phases] and town.phases[at + 1].name == "sft1"
+    assert [p.name for p in town.phases if p.name != "details"] == [*[p.name for p in core.phases], "sft4"]
+    assert town.phases[at + 1].name == "sft1" and town.phases[-1].lengths == recipe("town").phases[-1].lengths
     assert set(town.phases[at].kinds) <= set(town.phases[at - 1].kinds), "nothing is asked there that is not asked elsewhere"
     if system != "two_stage_no_cot":
         assert town.key(at, 0) == recipe("town").key(at, 0), "it is trained once for all"

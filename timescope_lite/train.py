@@ -151,6 +151,7 @@ CURRICULUM = (
 MINUTES = (128, 256, 256, 512, 512, 512, 1024)
 MINUTES_AND_HOURS = (*MINUTES, 1024, 3600)
 SHORT = (128, 128, 256, 512)
+EVERY_LENGTH = (64, 64, 128, 256, 512, 1024, 2048, 3600)
 
 
 def loss_of(model: TimeScope, batch: Batch, r: int, sees: str) -> tuple[Tensor, Tensor]:
@@ -378,7 +379,7 @@ TRAINED_SYSTEMS = ("two_stage", "two_stage_no_cot", "single_stage", "single_stag
 
 @dataclass(frozen=True)
 class Scale:
-    """A profile of training: how many times the steps of lab, how many times those of its last phase, the depth of the decoder, and which town."""
+    """A profile of training: how many times the steps of lab, how many times those of `sft3`, the depth of the decoder, and which town."""
 
     steps: float = 1.0
     last: float = 1.0
@@ -403,8 +404,8 @@ def decoder_of(depth: int) -> DecoderConfig:
 
 def recipe(profile: str, system: str = "two_stage", depth: int | None = None) -> Recipe:
     """`smoke` proves that it runs, `lab` trains tiny on CPU cores, `long` is lab with a last phase of twice the steps (the committed weights), `town` has all
-    35 domains and twelve task types and a last phase of three times the steps, `full` trains base there, twice the steps at twice the depth. UserError for an
-    unknown name.
+    35 domains, twelve task types and three times the steps of `sft3`, `full` trains base there, twice the steps at twice the depth. UserError for an unknown
+    name.
 
     Plain questions about short clips come first, then reasoning and longer videos, with short clips to the end (docs/LOG.md); in the whole town the details of
     events follow, on short clips again. The controls share all phases before fine-tuning (the one without reasoning, which never sees a chain, only `words`)
@@ -425,20 +426,21 @@ def recipe(profile: str, system: str = "two_stage", depth: int | None = None) ->
         Phase("dense", round(1000 * longer), CURRICULUM, tasks, think=think, absent=0.03, muon_lr=0.01, adam_lr=1.5e-3),
         Phase("dense2", 1000, ((1.0, (32, 64, 128, 256, 512)),), tasks, think=think, absent=0.03, muon_lr=0.01, adam_lr=1.5e-3),
         *(() if core else (Phase("details", 1000, ((1.0, (32,)),), DETAILS, think=0.0, coarse=0.1, muon_lr=0.01, adam_lr=1.5e-3),)),
-        *_fine_tuning(system, think, tasks),
+        *_fine_tuning(system, think, tasks, core),
     )
     frames = FramePhase(stories=8, frames_per_story=64, steps=20, batch=64) if profile == "smoke" else FRAMES[scale.town]
-    times = [scale.steps] * (len(phases) - 1) + [scale.steps * scale.last]
+    times = [scale.steps * (scale.last if phase.name == "sft3" else 1) for phase in phases]
     scaled = tuple(dataclasses.replace(phase, steps=max(4, round(phase.steps * by))) for phase, by in zip(phases, times, strict=True))
     pool_frames = 80_000 if scale.steps >= 1 else 4_000
     return Recipe(system, frames, scaled, decoder=decoder_of(depth or scale.depth), pool_frames=pool_frames, town=scale.town)
 
 
-def _fine_tuning(system: str, think: float, tasks: Mapping[str, float]) -> tuple[Phase, ...]:
+def _fine_tuning(system: str, think: float, tasks: Mapping[str, float], core: bool) -> tuple[Phase, ...]:
     """The two stages of SFT, in lab 200 and 1,600 steps for every system: plain localisation, then (two-stage) coarse-to-fine with temporal augmentation.
 
-    The last phase takes shorter videos: a step then holds up to four times as many questions, and a reloaded window looks the same in all. An hour
-    now and then keeps the coarse stage in practice.
+    `sft3` takes shorter videos: a step then holds up to four times as many questions, and a reloaded window looks the same in all. An hour
+    now and then keeps the coarse stage in practice. The whole town, whose bench has videos from under a minute to an hour, ends in `sft4`: every length, at a
+    falling rate.
 
     `single_stage_long` gets three times as many: a control must not lose by starvation.
     """
@@ -459,11 +461,14 @@ def _fine_tuning(system: str, think: float, tasks: Mapping[str, float]) -> tuple
     second |= {"coarse_when_long": 0.8} if coarse_to_fine else {}
     lengths, short = (MINUTES_AND_HOURS, (*SHORT, *SHORT, 3600)) if system.startswith("two_stage") else (MINUTES, SHORT)
     times = 3 if system == "single_stage_long" else 1
-    return (
+    phases = (
         Phase("sft1", 200 * times, ((1.0, (128, 256, 512)),), tasks, **first),
         Phase("sft2", 600 * times, ((1.0, lengths),), tasks, **second),
         Phase("sft3", 1000 * times, ((1.0, short),), tasks, **second),
     )
+    if core:
+        return phases
+    return (*phases, Phase("sft4", 800 * times, ((1.0, EVERY_LENGTH),), tasks, **second | {"muon_lr": 4e-3, "adam_lr": 6e-4, "decay": 1.0}))
 
 
 def train(plan: Recipe, out: Path, seed: int = 0, resume: bool = False, every_minutes: float = 10.0, shared: Path | None = None) -> Path:
