@@ -468,7 +468,8 @@ def _fine_tuning(system: str, think: float, tasks: Mapping[str, float], core: bo
     )
     if core:
         return phases
-    return (*phases, Phase("sft4", 800 * times, ((1.0, EVERY_LENGTH),), tasks, **second | {"muon_lr": 4e-3, "adam_lr": 6e-4, "decay": 1.0}))
+    every = EVERY_LENGTH[:-1] if how.get("sampled") else EVERY_LENGTH  # of an hour 125 frames would be left, which are no whole segments
+    return (*phases, Phase("sft4", 800 * times, ((1.0, every),), tasks, **second | {"muon_lr": 4e-3, "adam_lr": 6e-4, "decay": 1.0}))
 
 
 def train(plan: Recipe, out: Path, seed: int = 0, resume: bool = False, every_minutes: float = 10.0, shared: Path | None = None) -> Path:
