@@ -83,6 +83,11 @@ def widened(video: Video, prompts: list[list[int]], questions: Sequence[Question
     return locate(video.model, video.memory(video.r), prompts, budget, threshold=WIDEN_BELOW)
 
 
+def window_alone(video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float) -> list[Answer]:
+    """Two stages, the second reading of the reloaded window without the compressed rest around it."""
+    return locate(video.model, video.memory(video.r), prompts, budget, keep_hvr=False)
+
+
 def oracle_window(video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float) -> list[Answer]:
     """The fine stage on the true window, with the reasoning as the coarse stage wrote it: what a better window alone could gain."""
     memory, S = video.memory(video.r), video.model.config.frames_per_segment
@@ -220,6 +225,7 @@ SYSTEMS: dict[str, System] = {
     "two_stage_no_cot": two_stage_direct,
     "no_history": no_history,
     "widened": widened,
+    "window_alone": window_alone,
     "oracle_window": oracle_window,
     "focus": focus,
     "focus_trained": focus,

@@ -177,6 +177,7 @@ DIFFERENCES = (
     ("two_stage", "two_stage_no_cot"),
     ("two_stage", "no_history"),
     ("two_stage", "widened"),
+    ("window_alone", "two_stage"),
     ("two_stage", "retrieve_then_fine"),
     ("two_stage", "focus_trained"),
     ("focus_trained", "single_stage_trained"),
