@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from timescope_lite import bench, grounding
-from timescope_lite.baselines import NO_BUDGET, SYSTEMS, Video, compression_for
+from timescope_lite.baselines import NO_BUDGET, SYSTEMS, Video, compression_for, least_compression
 from timescope_lite.common import UserError
 from timescope_lite.corpus import SPLITS, Split, Symbols, build, plan, read_questions, story_of
 from timescope_lite.evaluate import Videos, Weights, differences, evaluate, hops_of, row_of, run_systems, summarise
@@ -133,6 +133,19 @@ def test_the_least_compression_that_fits_is_chosen():
     assert [compression_for(video, budget) for budget in (256, 255, 128, 64, 16)] == [1, 2, 2, 4, 16]
     with pytest.raises(UserError, match="does not fit into 15 frames' worth even at r=16; raise the budget"):
         compression_for(video, 15)
+
+
+def test_the_least_compression_that_was_fine_tuned_is_chosen():
+    video = Video(memory_of()[0], torch.randn(256, 1, 8), 250)
+    assert [least_compression(video, budget) for budget in (300, 64, 63, 32, 31, 1)] == [4, 4, 8, 8, 16, 16]
+
+
+def test_the_window_alone_is_read_without_the_rest(checkpoint_file, mini):
+    video = Videos(Weights(checkpoint_file), mini[0] / "mini_001.mp4").of("two_stage")
+    prompts = [prompt_of(load(checkpoint_file), TASK)]
+    with_rest, alone = (SYSTEMS[name](video, prompts, [], 64)[0] for name in ("two_stage", "window_alone"))
+    assert with_rest.window == alone.window and with_rest.chain == alone.chain
+    assert alone.attended_frames == alone.reload_frames < with_rest.attended_frames
 
 
 def test_shuffled_and_blank_frames_are_what_they_say():

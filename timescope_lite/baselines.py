@@ -60,6 +60,7 @@ class Video:
 
 
 WIDEN_BELOW = 0.95
+FINE_TUNED_R = (4, 8, 16)
 System = Callable[[Video, list[list[int]], Sequence[Question], float], list[Answer]]
 
 
@@ -86,6 +87,22 @@ def widened(video: Video, prompts: list[list[int]], questions: Sequence[Question
 def window_alone(video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float) -> list[Answer]:
     """Two stages, the second reading of the reloaded window without the compressed rest around it."""
     return locate(video.model, video.memory(video.r), prompts, budget, keep_hvr=False)
+
+
+def two_stage_fit(video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float) -> list[Answer]:
+    """Two stages at the least compression of FINE_TUNED_R whose HVR leaves half of the budget to the reload: memory that may be used is used."""
+    return locate(video.model, video.memory(least_compression(video, budget / 2)), prompts, budget)
+
+
+def two_stage_fit_alone(video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float) -> list[Answer]:
+    """The same, the second reading of the reloaded window alone."""
+    return locate(video.model, video.memory(least_compression(video, budget / 2)), prompts, budget, keep_hvr=False)
+
+
+def least_compression(video: Video, budget: float) -> int:
+    """The least r of FINE_TUNED_R that keeps the HVR of the whole video within `budget` frames' worth, the largest if none does."""
+    S = video.model.config.frames_per_segment
+    return next((r for r in FINE_TUNED_R if -(-video.num_valid // S) * S / r <= budget), FINE_TUNED_R[-1])
 
 
 def oracle_window(video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float) -> list[Answer]:
@@ -226,6 +243,8 @@ SYSTEMS: dict[str, System] = {
     "no_history": no_history,
     "widened": widened,
     "window_alone": window_alone,
+    "two_stage_fit": two_stage_fit,
+    "two_stage_fit_alone": two_stage_fit_alone,
     "oracle_window": oracle_window,
     "focus": focus,
     "focus_trained": focus,
