@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,35 +75,17 @@ def two_stage_direct(video: Video, prompts: list[list[int]], questions: Sequence
     return two_stage(video, [[*prompt[:-1], DIRECT] for prompt in prompts], questions, budget)
 
 
-def no_history(video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float) -> list[Answer]:
-    """Two stages over segments that were each read alone: what the compressed memory of earlier segments is worth while reading."""
-    return locate(video.model, video.memory(video.r, history=False), prompts, budget)
+def two_stages(fit: bool = False, history: bool = True, **options: Any) -> System:
+    """A variation of `two_stage`, the memory and options of `locate` apart the same. `fit`: at the least compression of FINE_TUNED_R whose HVR leaves half of
+    the budget to the reload (the largest if none does); without `history` every segment was read alone.
+    """
 
+    def system(video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float) -> list[Answer]:
+        frames = -(-video.num_valid // video.model.config.frames_per_segment) * video.model.config.frames_per_segment
+        r = next((r for r in FINE_TUNED_R if frames / r <= budget / 2), FINE_TUNED_R[-1]) if fit else video.r
+        return locate(video.model, video.memory(r, history=history), prompts, budget, **options)
 
-def widened(video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float) -> list[Answer]:
-    """Two stages, the window wider by a segment a side wherever the coarse stage is less sure than WIDEN_BELOW."""
-    return locate(video.model, video.memory(video.r), prompts, budget, threshold=WIDEN_BELOW)
-
-
-def window_alone(video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float) -> list[Answer]:
-    """Two stages, the second reading of the reloaded window without the compressed rest around it."""
-    return locate(video.model, video.memory(video.r), prompts, budget, keep_hvr=False)
-
-
-def two_stage_fit(video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float) -> list[Answer]:
-    """Two stages at the least compression of FINE_TUNED_R whose HVR leaves half of the budget to the reload: memory that may be used is used."""
-    return locate(video.model, video.memory(least_compression(video, budget / 2)), prompts, budget)
-
-
-def two_stage_fit_alone(video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float) -> list[Answer]:
-    """The same, the second reading of the reloaded window alone."""
-    return locate(video.model, video.memory(least_compression(video, budget / 2)), prompts, budget, keep_hvr=False)
-
-
-def least_compression(video: Video, budget: float) -> int:
-    """The least r of FINE_TUNED_R that keeps the HVR of the whole video within `budget` frames' worth, the largest if none does."""
-    S = video.model.config.frames_per_segment
-    return next((r for r in FINE_TUNED_R if -(-video.num_valid // S) * S / r <= budget), FINE_TUNED_R[-1])
+    return system
 
 
 def oracle_window(video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float) -> list[Answer]:
@@ -240,11 +223,11 @@ SYSTEMS: dict[str, System] = {
     "two_stage": two_stage,
     "two_stage_direct": two_stage_direct,
     "two_stage_no_cot": two_stage_direct,
-    "no_history": no_history,
-    "widened": widened,
-    "window_alone": window_alone,
-    "two_stage_fit": two_stage_fit,
-    "two_stage_fit_alone": two_stage_fit_alone,
+    "no_history": two_stages(history=False),
+    "widened": two_stages(threshold=WIDEN_BELOW),
+    "window_alone": two_stages(keep_hvr=False),
+    "two_stage_fit": two_stages(fit=True),
+    "two_stage_fit_alone": two_stages(fit=True, keep_hvr=False),
     "oracle_window": oracle_window,
     "focus": focus,
     "focus_trained": focus,

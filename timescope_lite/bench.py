@@ -87,29 +87,22 @@ def segments(out: Path, repeats: int = 25, frames: int = 1024, r: int = 4, seed:
     """
     if repeats < 2 or frames % max(SEGMENTS):
         raise UserError(f"repeats={repeats}, frames={frames}: expected two or more, and a multiple of {max(SEGMENTS)}")
-    ready = load(TINY)
-    config = ready.model.config
-    features = torch.randn(frames, config.tokens_per_frame, config.feature_width, generator=torch.Generator().manual_seed(seed))
-    models = {S: TimeScope(dataclasses.replace(config, frames_per_segment=S), ready.model.vocabulary).eval() for S in SEGMENTS}
+    model = load(TINY).model
+    features = torch.randn(frames, model.config.tokens_per_frame, model.config.feature_width, generator=torch.manual_seed(seed))
     times: dict[int, list[float]] = {S: [] for S in SEGMENTS}
-    held: dict[int, tuple[float, float]] = {}
     for _ in range(repeats):
-        for S, model in models.items():
-            started = time.perf_counter()
+        for S in SEGMENTS:
+            model.config, started = dataclasses.replace(model.config, frames_per_segment=S), time.perf_counter()
             memory = model.stream([(part, S) for part in features.split(S)], r)
             times[S].append(time.perf_counter() - started)
-            segment = float(S * memory.bytes_per_frame())
-            held[S] = segment, frames / r * memory.bytes_per_frame() + segment
-    turns, metrics = [str(i) for i in range(repeats)], {}
+    frame, metrics = memory.bytes_per_frame(), {}
     for S in SEGMENTS:
-        ratios = [mine / base for mine, base in zip(times[S], times[16], strict=True)]
-        measured = {"seconds": times[S], "relative_seconds": ratios}
-        measured |= {name: [value] * repeats for name, value in zip(("segment_bytes", "working_bytes"), held[S], strict=True)}
+        measured = {"seconds": times[S], "relative_seconds": np.divide(times[S], times[16]).tolist()}
+        measured |= {"segment_bytes": [float(S * frame)] * repeats, "working_bytes": [(frames / r + S) * frame] * repeats}
         for name, values in measured.items():
-            estimate = bootstrap(values, turns)
-            metrics[f"S={S}/all/{name}"] = Metric(estimate.value, estimate.low, estimate.high, estimate.n)
-    about = {"segments": list(SEGMENTS), "frames": frames, "r": r, "repeats": repeats, "threads": torch.get_num_threads()}
-    return write_result(out, name="bench-segments", metrics=metrics, config=about, seed=seed)
+            e = bootstrap(values, [str(turn) for turn in range(repeats)])
+            metrics[f"S={S}/all/{name}"] = Metric(e.value, e.low, e.high, e.n)
+    return write_result(out, name="bench-segments", metrics=metrics, config={"frames": frames, "r": r, "repeats": repeats}, seed=seed)
 
 
 class _Pictures(PixelSource):
