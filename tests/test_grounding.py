@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from timescope_lite import bench, grounding
-from timescope_lite.baselines import NO_BUDGET, SYSTEMS, Video, compression_for, two_stages
+from timescope_lite.baselines import NO_BUDGET, SYSTEMS, Video, compression_for, two_stage_with
 from timescope_lite.common import UserError
 from timescope_lite.corpus import SPLITS, Split, Symbols, build, plan, read_questions, story_of
 from timescope_lite.evaluate import Videos, Weights, differences, evaluate, hops_of, row_of, run_systems, summarise
@@ -139,7 +139,7 @@ def test_the_least_compression_that_was_fine_tuned_is_chosen(monkeypatch):
     video, seen = Video(memory_of()[0], torch.randn(256, 1, 8), 250), []
     monkeypatch.setattr("timescope_lite.baselines.locate", lambda model, memory, *_: seen.append(memory.r))
     for budget in (600, 128, 127, 64, 63, 1):
-        two_stages(fit=True)(video, [], [], budget)
+        two_stage_with(fit=True)(video, [], [], budget)
     assert seen == [4, 4, 8, 8, 16, 16]
 
 

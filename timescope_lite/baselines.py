@@ -60,8 +60,8 @@ class Video:
         return [(part, min(S, len(frames) - i * S)) for i, part in enumerate(padded.split(S))]
 
 
-WIDEN_BELOW = 0.95
-FINE_TUNED_R = (4, 8, 16)
+WIDEN_BELOW = 0.95  # confidence of a coarse window
+FINE_TUNED_R = (4, 8, 16)  # compressions that the two-stage recipes train with
 System = Callable[[Video, list[list[int]], Sequence[Question], float], list[Answer]]
 
 
@@ -75,14 +75,15 @@ def two_stage_direct(video: Video, prompts: list[list[int]], questions: Sequence
     return two_stage(video, [[*prompt[:-1], DIRECT] for prompt in prompts], questions, budget)
 
 
-def two_stages(fit: bool = False, history: bool = True, **options: Any) -> System:
-    """A variation of `two_stage`, the memory and options of `locate` apart the same. `fit`: at the least compression of FINE_TUNED_R whose HVR leaves half of
-    the budget to the reload (the largest if none does); without `history` every segment was read alone.
+def two_stage_with(fit: bool = False, history: bool = True, **options: Any) -> System:
+    """`two_stage` with one thing changed: the memory that it reads, or an option of `locate`.
+
+    `fit`: at the least compression of FINE_TUNED_R whose HVR leaves half of the budget to the reload (the largest if none does); without `history` every
+    segment was read alone.
     """
 
     def system(video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float) -> list[Answer]:
-        frames = -(-video.num_valid // video.model.config.frames_per_segment) * video.model.config.frames_per_segment
-        r = next((r for r in FINE_TUNED_R if frames / r <= budget / 2), FINE_TUNED_R[-1]) if fit else video.r
+        r = next((r for r in FINE_TUNED_R if len(video.features) / r <= budget / 2), FINE_TUNED_R[-1]) if fit else video.r
         return locate(video.model, video.memory(r, history=history), prompts, budget, **options)
 
     return system
@@ -214,7 +215,7 @@ def compression_for(video: Video, budget: float) -> int:
     """The smallest r that keeps the whole video within `budget` frames' worth. UserError if even r = S does not."""
     S = video.model.config.frames_per_segment
     for r in (r for r in range(1, S + 1) if S % r == 0):
-        if -(-video.num_valid // S) * S / r <= budget:
+        if len(video.features) / r <= budget:
             return r
     raise UserError(f"a video of {video.num_valid} frames does not fit into {budget:g} frames' worth even at r={S}; raise the budget")
 
@@ -223,11 +224,11 @@ SYSTEMS: dict[str, System] = {
     "two_stage": two_stage,
     "two_stage_direct": two_stage_direct,
     "two_stage_no_cot": two_stage_direct,
-    "no_history": two_stages(history=False),
-    "widened": two_stages(threshold=WIDEN_BELOW),
-    "window_alone": two_stages(keep_hvr=False),
-    "two_stage_fit": two_stages(fit=True),
-    "two_stage_fit_alone": two_stages(fit=True, keep_hvr=False),
+    "no_history": two_stage_with(history=False),
+    "widened": two_stage_with(threshold=WIDEN_BELOW),
+    "window_alone": two_stage_with(keep_hvr=False),
+    "two_stage_fit": two_stage_with(fit=True),
+    "two_stage_fit_alone": two_stage_with(fit=True, keep_hvr=False),
     "oracle_window": oracle_window,
     "focus": focus,
     "focus_trained": focus,

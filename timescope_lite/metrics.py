@@ -289,7 +289,7 @@ def calibration_error(confidences: ArrayLike, hits: ArrayLike, bins: int = 10) -
     return float(sum(b.n * abs(b.confidence - b.came_true) for b in found) / sum(b.n for b in found))
 
 
-# ---- V-STaR ----
+# ---- dense captions ----
 
 
 def events_told(
@@ -305,6 +305,9 @@ def events_told(
         if best >= threshold:
             told[-at] = True
     return told
+
+
+# ---- V-STaR ----
 
 
 def vstar_am(accuracy: float, mean_tiou: float, mean_viou: float) -> float:
