@@ -1,4 +1,6 @@
-"""Test clips whose pixels carry the frame number: a 4 x 4 grid of black and white blocks over the whole picture, readable at any size."""
+"""Test clips whose pixels carry the frame number: a 4 x 4 grid of black and white blocks over the
+whole picture, readable at any size.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,14 @@ NTSC = 30_000 / 1001
 
 
 def barcode(number: int, height: int = 128, width: int = 128) -> np.ndarray:
-    """The picture of frame `number` (16 bits, most significant first): (height, width, 3) uint8 with a texture that wanders."""
+    """The picture of frame `number` (16 bits, most significant first): (height, width, 3) uint8
+    with a texture that wanders.
+    """
     bits = (number >> np.arange(15, -1, -1) & 1).reshape(4, 4)
     rows, columns = np.arange(height) * 4 // height, np.arange(width) * 4 // width
-    texture = np.roll(np.random.default_rng(0).integers(-12, 13, (height, width, 3)), number, axis=1)
+    texture = np.roll(
+        np.random.default_rng(0).integers(-12, 13, (height, width, 3)), number, axis=1
+    )
     return (40 + 175 * bits[np.ix_(rows, columns)][..., None] + texture).astype(np.uint8)
 
 
@@ -32,7 +38,11 @@ def read_barcode(image: np.ndarray) -> int:
     """The number of a picture of any size, from the middle of each block."""
     height, width, _ = image.shape
     ys, xs = ((np.arange(4) * 2 + 1) * height) // 8, ((np.arange(4) * 2 + 1) * width) // 8
-    bits = [int(image[max(y - 2, 0) : y + 2, max(x - 2, 0) : x + 2].mean() > 127) for y in ys for x in xs]
+    bits = [
+        int(image[max(y - 2, 0) : y + 2, max(x - 2, 0) : x + 2].mean() > 127)
+        for y in ys
+        for x in xs
+    ]
     return int("".join(map(str, bits)), 2)
 
 
@@ -41,8 +51,13 @@ def read_barcodes(images: np.ndarray) -> list[int]:
 
 
 def remux(source: Path, target: Path, *, from_s: float = 0.0, movflags: str = "") -> Path:
-    """Copy the packets without decoding, from `from_s` on: a cut between keyframes gives an mp4 with an edit list."""
-    with av.open(str(source)) as old, av.open(str(target), "w", options={"movflags": movflags} if movflags else {}) as new:
+    """Copy the packets without decoding, from `from_s` on: a cut between keyframes gives an mp4
+    with an edit list.
+    """
+    with (
+        av.open(str(source)) as old,
+        av.open(str(target), "w", options={"movflags": movflags} if movflags else {}) as new,
+    ):
         stream: Any = old.streams.video[0]
         copy = new.add_stream_from_template(stream)
         old.seek(round(from_s * av.time_base))
@@ -55,15 +70,21 @@ def remux(source: Path, target: Path, *, from_s: float = 0.0, movflags: str = ""
 
 
 def hidden_keyframes(path: Path, **options: str) -> Path:
-    """Scene cuts with one reference frame: pictures that decode alone and that libavformat calls keyframes, but the file's index does not."""
+    """Scene cuts with one reference frame: pictures that decode alone and that libavformat calls
+    keyframes, but the file's index does not.
+    """
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"preset": "veryfast", **options})
         stream.width = stream.height = 128
         context = stream.codec_context
         context.thread_count, context.gop_size, context.max_b_frames = 1, 30, 0
         for number, image in enumerate(barcodes(range(NUM_FRAMES))):
-            noise = np.random.default_rng(number).integers(-20, 21, image.shape)  # new in each picture, or nothing looks like a cut
-            frame = av.VideoFrame.from_ndarray((image + noise).clip(0, 255).astype(np.uint8), format="rgb24")
+            noise = np.random.default_rng(number).integers(
+                -20, 21, image.shape
+            )  # new in each picture, or nothing looks like a cut
+            frame = av.VideoFrame.from_ndarray(
+                (image + noise).clip(0, 255).astype(np.uint8), format="rgb24"
+            )
             frame.pts = number
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -77,11 +98,17 @@ def variable_times(num_frames: int = NUM_FRAMES) -> np.ndarray:
 
 
 def decodable(folder: Path) -> dict[str, tuple[Path, np.ndarray, int, bool]]:
-    """Every clip that a reader must get right: name -> (path, true times from 0 in seconds, number of its first frame, is decord wrong)."""
+    """Every clip that a reader must get right: name -> (path, true times from 0 in seconds, number
+    of its first frame, is decord wrong).
+    """
     numbers, steady = range(NUM_FRAMES), np.arange(NUM_FRAMES) / 25
 
-    def clip(name: str, fps: float = 25, height: int = 128, width: int = 128, **options: object) -> Path:
-        return write_mp4(folder / name, barcodes(numbers, height, width), fps, **{"gop": 30, **options})  # type: ignore[arg-type]
+    def clip(
+        name: str, fps: float = 25, height: int = 128, width: int = 128, **options: object
+    ) -> Path:
+        return write_mp4(
+            folder / name, barcodes(numbers, height, width), fps, **{"gop": 30, **options}
+        )  # type: ignore[arg-type]
 
     b_frames = clip("b_frames.mp4", b_frames=3)
     return {
@@ -89,9 +116,24 @@ def decodable(folder: Path) -> dict[str, tuple[Path, np.ndarray, int, bool]]:
         "b_frames": (b_frames, steady, 0, False),
         "open_gop": (clip("open_gop.mp4", b_frames=4, open_gop=True), steady, 0, True),
         "open_gop_mkv": (clip("open_gop.mkv", b_frames=4, open_gop=True), steady, 0, True),
-        "variable_rate": (clip("variable_rate.mp4", times_s=variable_times()), variable_times(), 0, False),
-        "variable_b_frames": (clip("variable_b_frames.mp4", b_frames=2, times_s=variable_times()), variable_times(), 0, False),
-        "variable_rate_mkv": (clip("variable_rate.mkv", times_s=variable_times()), variable_times(), 0, False),
+        "variable_rate": (
+            clip("variable_rate.mp4", times_s=variable_times()),
+            variable_times(),
+            0,
+            False,
+        ),
+        "variable_b_frames": (
+            clip("variable_b_frames.mp4", b_frames=2, times_s=variable_times()),
+            variable_times(),
+            0,
+            False,
+        ),
+        "variable_rate_mkv": (
+            clip("variable_rate.mkv", times_s=variable_times()),
+            variable_times(),
+            0,
+            False,
+        ),
         "offset_mp4": (clip("offset.mp4", b_frames=2, start_s=5.0), steady, 0, False),
         "offset_mkv": (clip("offset.mkv", b_frames=2, start_s=5.0), steady, 0, False),
         "offset_ts": (clip("offset.ts", b_frames=2, start_s=5.0), steady, 0, True),
@@ -102,13 +144,21 @@ def decodable(folder: Path) -> dict[str, tuple[Path, np.ndarray, int, bool]]:
         "hidden_keyframes": (hidden_keyframes(folder / "hidden_keyframes.mp4"), steady, 0, True),
         # No picture is a keyframe as a whole: a column of intra blocks wanders over it.
         "intra_refresh": (
-            hidden_keyframes(folder / "intra_refresh.mp4", **{"x264-params": "intra-refresh=1:scenecut=0"}),
+            hidden_keyframes(
+                folder / "intra_refresh.mp4", **{"x264-params": "intra-refresh=1:scenecut=0"}
+            ),
             steady,
             0,
             False,
         ),
-        # Shown from 2.12 s on, which is frame 53; the packets from the keyframe 30 on come along, hidden.
-        "edit_list": (remux(b_frames, folder / "edit_list.mp4", from_s=2.12), steady[:-53], 53, True),
+        # Shown from 2.12 s on, which is frame 53; the packets from the keyframe 30 on come along,
+        # hidden.
+        "edit_list": (
+            remux(b_frames, folder / "edit_list.mp4", from_s=2.12),
+            steady[:-53],
+            53,
+            True,
+        ),
     }
 
 
@@ -123,13 +173,15 @@ def damage(source: Path, target: Path, seed: int) -> Path:
 
 
 def spoilt(path: Path, num_frames: int = NUM_FRAMES) -> np.ndarray:
-    """Which frames of a 25 fps clip (num_frames,) bool a strict front-to-back decode calls damaged: from the fault to the next keyframe."""
+    """Which frames of a 25 fps clip (num_frames,) bool a strict front-to-back decode calls damaged:
+    from the fault to the next keyframe.
+    """
     bad, faulty = np.zeros(num_frames, dtype=bool), False
     with av.open(str(path)) as container:
         for packet in container.demux(video=0):
             faulty = (faulty and not packet.is_keyframe) or packet.is_corrupt
             try:
-                faulty = any([frame.is_corrupt for frame in packet.decode()]) or faulty
+                faulty = any(frame.is_corrupt for frame in packet.decode()) or faulty
             except av.FFmpegError:
                 faulty = True
             if packet.pts is not None:
@@ -141,7 +193,9 @@ def audio_only(path: Path) -> Path:
     """Half a second of silence, no video stream."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=16_000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), dtype=np.float32), format="fltp", layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, 8000), dtype=np.float32), format="fltp", layout="mono"
+        )
         frame.sample_rate, frame.pts, frame.time_base = 16_000, 0, Fraction(1, 16_000)
         container.mux([*stream.encode(frame), *stream.encode(None)])
     return path
@@ -153,7 +207,9 @@ def rotate_header(path: Path, quarter_turns: int) -> Path:
 
     def matrix(turns: int) -> bytes:
         a, b, c, d = (value << 16 for value in fixed[turns])
-        return b"".join(value.to_bytes(4, "big", signed=True) for value in (a, b, 0, c, d, 0, 0, 0, 1 << 30))
+        return b"".join(
+            value.to_bytes(4, "big", signed=True) for value in (a, b, 0, c, d, 0, 0, 0, 1 << 30)
+        )
 
     data = path.read_bytes()
     header = data.index(b"tkhd")

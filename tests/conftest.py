@@ -1,4 +1,6 @@
-"""For all tests: one thread, no display, CPU and no network, unless a test is marked `gpu` and a card is there."""
+"""For all tests: one thread, no display, CPU and no network, unless a test is marked `gpu` and a
+card is there.
+"""
 
 import os
 import socket
@@ -6,7 +8,8 @@ from typing import Any
 
 import pytest
 
-# Before torch or a kernel is started: with two pytest workers on two cores, more threads only fight.
+# Before torch or a kernel is started: with two pytest workers on two cores, more threads only
+# fight.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -30,11 +33,17 @@ def on_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library promises to work offline: a connection to anywhere but this machine fails the test."""
+    """The library promises to work offline: a connection to anywhere but this machine fails the
+    test.
+    """
     connect = socket.socket.connect
 
     def local_only(self: socket.socket, address: Any) -> None:
-        if self.family != getattr(socket, "AF_UNIX", None) and address[0] not in {"127.0.0.1", "::1", "localhost"}:
+        if self.family != getattr(socket, "AF_UNIX", None) and address[0] not in {
+            "127.0.0.1",
+            "::1",
+            "localhost",
+        }:
             raise AssertionError(f"a test tried to reach {address}: nothing may need the network")
         connect(self, address)
 

@@ -1,4 +1,6 @@
-"""Answers from frames, without frames and in words: on frames that are known exactly, and with random weights where only the path is proven."""
+"""Answers from frames, without frames and in words: on frames that are known exactly, and with
+random weights where only the path is proven.
+"""
 
 import json
 
@@ -7,7 +9,18 @@ import pytest
 import torch
 
 from timescope_lite import answering
-from timescope_lite.answering import KINDS, POOLINGS, AnswerPile, Asked, Effort, FrameAnswerer, asked_of, frames_of, guess, picked
+from timescope_lite.answering import (
+    KINDS,
+    POOLINGS,
+    AnswerPile,
+    Asked,
+    Effort,
+    FrameAnswerer,
+    asked_of,
+    frames_of,
+    guess,
+    picked,
+)
 from timescope_lite.common import UserError
 from timescope_lite.corpus import Mix, SymbolicSource, Symbols
 from timescope_lite.grounding import Answer
@@ -31,7 +44,10 @@ class Sees:
 
     def classify(self, features: torch.Tensor) -> list[torch.Tensor]:
         classes = features.flatten(1).long()
-        return [20 * torch.nn.functional.one_hot(classes[:, i], n).float() for i, n in enumerate(SYMBOLS.sizes)]
+        return [
+            20 * torch.nn.functional.one_hot(classes[:, i], n).float()
+            for i, n in enumerate(SYMBOLS.sizes)
+        ]
 
 
 def told(number: int = 0, seconds: int = 192):
@@ -48,7 +64,7 @@ def small() -> TimeScope:
     return TimeScope(ModelConfig(feature_width=32), VOCABULARY).eval()
 
 
-# --- frames -------------------------------------------------------------------------------------------------------------------------
+# --- frames ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -73,12 +89,25 @@ def test_no_frames_or_a_reversed_span_are_refused() -> None:
 
 
 def test_poolings_differ_in_when_they_believe_an_answer_is_shown() -> None:
-    """Choice 0 is seen once and surely, choice 1 in two frames, choice 2 half of the time and never surely, choice 3 faintly but always."""
+    """Choice 0 is seen once and surely, choice 1 in two frames, choice 2 half of the time and never
+    surely, choice 3 faintly but always.
+    """
     p = torch.tensor(
-        [[0.99, 0.01, 0.5, 0.4], [1e-6, 0.9, 0.5, 0.4], [1e-6, 0.9, 1e-6, 0.4], [1e-6, 1e-6, 0.6, 0.4], [1e-6, 1e-6, 0.6, 0.4]]
+        [
+            [0.99, 0.01, 0.5, 0.4],
+            [1e-6, 0.9, 0.5, 0.4],
+            [1e-6, 0.9, 1e-6, 0.4],
+            [1e-6, 1e-6, 0.6, 0.4],
+            [1e-6, 1e-6, 0.6, 0.4],
+        ]
     )
     frames = range(len(p))
-    assert {how: picked(p.log(), frames, how) for how in POOLINGS} == {"mean": 2, "max": 0, "top-2": 1, "all": 3}
+    assert {how: picked(p.log(), frames, how) for how in POOLINGS} == {
+        "mean": 2,
+        "max": 0,
+        "top-2": 1,
+        "all": 3,
+    }
     assert picked(p.log(), [0], "top-2") == 0  # a single frame is enough
     with pytest.raises(UserError, match="unknown pooling 'sum'"):
         picked(p.log(), frames, "sum")
@@ -93,7 +122,11 @@ def test_every_kind_of_question_is_answered_by_the_frames_of_its_interval(number
     for asked in questions:
         frames = frames_of((asked.question.start_s, asked.question.end_s), 8)
         for how in POOLINGS:
-            assert picked(answerer.choices(beliefs, asked), frames, how) == asked.right, (asked.question.kind, asked.text, how)
+            assert picked(answerer.choices(beliefs, asked), frames, how) == asked.right, (
+                asked.question.kind,
+                asked.text,
+                how,
+            )
 
 
 def test_over_the_whole_video_the_wrong_choices_are_seen_as_well() -> None:
@@ -101,7 +134,10 @@ def test_over_the_whole_video_the_wrong_choices_are_seen_as_well() -> None:
     for number in range(8):
         _, features, answerer, questions = told(number)
         beliefs = answerer.beliefs(features)
-        right += [picked(answerer.choices(beliefs, a), range(len(features)), "mean") == a.right for a in questions]
+        right += [
+            picked(answerer.choices(beliefs, a), range(len(features)), "mean") == a.right
+            for a in questions
+        ]
     assert np.mean(right) < 0.6
 
 
@@ -119,8 +155,14 @@ def test_frames_like_the_question_show_what_it_names() -> None:
     asked = next(a for a in questions if a.question.kind == "explicit")
     prompt = Writer(VOCABULARY, [story.domain]).question(story, asked.question)
     chosen = answerer.similar(answerer.beliefs(features), prompt, 2)
-    assert chosen == sorted(chosen) and set(chosen) <= set(range(asked.question.start_s, asked.question.end_s))
-    assert answerer.similar(answerer.beliefs(features), [THINK], 3) == [0, 1, 2]  # nothing is named: the first of equals
+    assert chosen == sorted(chosen) and set(chosen) <= set(
+        range(asked.question.start_s, asked.question.end_s)
+    )
+    assert answerer.similar(answerer.beliefs(features), [THINK], 3) == [
+        0,
+        1,
+        2,
+    ]  # nothing is named: the first of equals
 
 
 def test_a_token_that_names_nothing_to_see_is_refused() -> None:
@@ -129,7 +171,7 @@ def test_a_token_that_names_nothing_to_see_is_refused() -> None:
         answerer.seen(answerer.beliefs(features), THINK)
 
 
-# --- without frames -----------------------------------------------------------------------------------------------------------------
+# --- without frames -------------------------------------------------------------------------------
 
 
 def test_rules_leave_the_answer_and_decide_what_follows_from_a_rule() -> None:
@@ -139,7 +181,9 @@ def test_rules_leave_the_answer_and_decide_what_follows_from_a_rule() -> None:
         for asked in questions:
             left = answering.allowed(story, asked)
             assert len(left) == 4 and left[asked.right]
-            (by_rule if asked.question.kind in answering.BY_RULE else by_sight).append(guess(left, asked.right))
+            (by_rule if asked.question.kind in answering.BY_RULE else by_sight).append(
+                guess(left, asked.right)
+            )
     assert np.mean(by_rule) > 0.9 and 0.25 <= np.mean(by_sight) < 0.4
 
 
@@ -158,7 +202,7 @@ def test_a_guess_is_among_what_is_left() -> None:
     assert guess([True, False, True, True], 1) == 0.0
 
 
-# --- in words -----------------------------------------------------------------------------------------------------------------------
+# --- in words -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fine", [True, False])
@@ -172,7 +216,11 @@ def test_an_example_ends_in_its_answer_and_teaches_what_is_written(fine: bool, t
         assert len(tokens) == len(loss) and tokens[-1] == asked.tokens[asked.right]
         times = writer.interval(q.start_s, q.end_s, 100)
         learned = [(t, mark) for t, mark in zip(tokens[1:], loss[:-1], strict=True) if mark]
-        expected = [(t, CHAIN_LOSS) for t in chain] + [(t, TIME_LOSS) for t in times] * fine + [(tokens[-1], CHAIN_LOSS)]
+        expected = (
+            [(t, CHAIN_LOSS) for t in chain]
+            + [(t, TIME_LOSS) for t in times] * fine
+            + [(tokens[-1], CHAIN_LOSS)]
+        )
         assert learned == expected
         assert tokens[len(writer.question(story, q))] == (THINK if think else DIRECT)
         assert (tokens[-4] == ANSWER) if fine else (tokens[-2] == SO)
@@ -196,12 +244,19 @@ def test_the_text_before_an_answer_is_that_of_the_training(small: TimeScope) -> 
         q = asked.question
         tokens, _ = answering.quiz_example(writer, story, asked, 30, True, True)
         prompt, chain = [*writer.question(story, q), THINK], writer.chain(story, q)
-        assert answering.after_interval(small, prompt, chain, (q.start_s, q.end_s), 30) == tokens[:-1]
+        assert (
+            answering.after_interval(small, prompt, chain, (q.start_s, q.end_s), 30) == tokens[:-1]
+        )
 
 
 def test_a_word_is_chosen_as_by_the_scores_of_all_words(small: TimeScope) -> None:
-    encoded = small.encode(torch.randn(1, 32, 1, 32, generator=torch.Generator().manual_seed(1)), torch.tensor([0]), 1)
-    for text, choices in (([20, 30, THINK, SO], [40, 50, 60, 70]), ([25, DIRECT, SO], [300, 200, 100, 90])):
+    encoded = small.encode(
+        torch.randn(1, 32, 1, 32, generator=torch.Generator().manual_seed(1)), torch.tensor([0]), 1
+    )
+    for text, choices in (
+        ([20, 30, THINK, SO], [40, 50, 60, 70]),
+        ([25, DIRECT, SO], [300, 200, 100, 90]),
+    ):
         with torch.no_grad():
             hidden, _ = small.read(torch.tensor([[text]]), encoded.dense, 32)
             scores = small.word_logits(hidden[0, 0, -1])[choices]
@@ -226,13 +281,15 @@ def test_places_to_look_keep_to_the_video_and_random_is_as_long_as_the_interval(
     story, _, _, questions = told(5)
     answer = Answer(180.0, 188.0, (176.0, 192.0), 1.0, (), 0.0, 16)
     for seed in range(20):
-        spans = answering.places_to_look(answer, questions[0], story.num_seconds, np.random.default_rng(seed))
+        spans = answering.places_to_look(
+            answer, questions[0], story.num_seconds, np.random.default_rng(seed)
+        )
         start, end = spans["random"]
         assert end - start == 8 and 0 <= start and end <= story.num_seconds
         assert spans["grounded"] == (180.0, 188.0) and spans["window"] == (176.0, 192.0)
 
 
-# --- what the rows say --------------------------------------------------------------------------------------------------------------
+# --- what the rows say ----------------------------------------------------------------------------
 
 
 def test_the_four_cases_are_all_cases() -> None:
@@ -252,7 +309,11 @@ def test_joint_scores_are_of_two_terms_or_have_nothing_for_the_third() -> None:
     accuracy, mean = 0.75, 0.525
     assert scores["joint@0.3"].value == 0.5 and scores["joint@0.5"].value == 0.25
     assert scores["am"].value == pytest.approx((accuracy + mean) / 2)
-    assert scores["vstar_am"].value == pytest.approx(vstar_am(accuracy, mean, 0.0)) == pytest.approx((accuracy + mean) / 3)
+    assert (
+        scores["vstar_am"].value
+        == pytest.approx(vstar_am(accuracy, mean, 0.0))
+        == pytest.approx((accuracy + mean) / 3)
+    )
     assert scores["lgm"].value == pytest.approx(-(np.log(1 - accuracy) + np.log(1 - mean)) / 2)
     assert scores["vstar_lgm"].value == pytest.approx(vstar_lgm(accuracy, mean, 0.0))
     assert all(e.low <= e.value <= e.high for e in scores.values())
@@ -267,40 +328,85 @@ def test_each_way_to_look_gets_the_pooling_that_was_right_most_often() -> None:
 
 
 def test_a_system_that_is_not_in_the_rows_is_named() -> None:
-    row = {"frames": {"whole@4": "1000"}, "says": {"joint": 1}, "guess": 0.25, "read_off": 1.0, "tiou": {"zero_shot": 0.5, "tuned": 0.7}}
+    row = {
+        "frames": {"whole@4": "1000"},
+        "says": {"joint": 1},
+        "guess": 0.25,
+        "read_off": 1.0,
+        "tiou": {"zero_shot": 0.5, "tuned": 0.7},
+    }
     assert answering.right_of(row, "whole@4", {"whole": "mean"}) == 1.0
-    assert answering.right_of(row, "joint", {}) == 1.0 and answering.right_of(row, "guess", {}) == 0.25
-    assert [answering.placed(row, name) for name in ("grounded@8", "joint", "whole@4")] == [0.5, 0.7, 0.0]
+    assert (
+        answering.right_of(row, "joint", {}) == 1.0 and answering.right_of(row, "guess", {}) == 0.25
+    )
+    assert [answering.placed(row, name) for name in ("grounded@8", "joint", "whole@4")] == [
+        0.5,
+        0.7,
+        0.0,
+    ]
     with pytest.raises(UserError, match="no system 'jont'"):
         answering.right_of(row, "jont", {})
 
 
 def test_the_study_trains_once_and_writes_rows_and_a_result(tmp_path) -> None:
     torch.manual_seed(0)
-    encoder = FrameEncoder(FrameEncoderConfig(feature_width=32, stem=8, middle=8, patch=8, fields=SYMBOLS.sizes))
+    encoder = FrameEncoder(
+        FrameEncoderConfig(feature_width=32, stem=8, middle=8, patch=8, fields=SYMBOLS.sizes)
+    )
     start = load(
-        save(tmp_path / "start.safetensors", TimeScope(ModelConfig(feature_width=32), VOCABULARY), encoder, {}), torch.device("cpu")
+        save(
+            tmp_path / "start.safetensors",
+            TimeScope(ModelConfig(feature_width=32), VOCABULARY),
+            encoder,
+            {},
+        ),
+        torch.device("cpu"),
     )
     effort = Effort(steps=1, pool_frames=64, train_lengths=(64,), lengths=(96,), videos=2, tuning=2)
     result = read_result(answering.study(tmp_path / "out", effort, start=start))
     before = (tmp_path / "out" / answering.WEIGHTS).stat().st_mtime_ns
     rows = [json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()]
-    assert {row["part"] for row in rows} == {"tuning", "test"} and {row["kind"] for row in rows} <= set(KINDS)
+    assert {row["part"] for row in rows} == {"tuning", "test"} and {
+        row["kind"] for row in rows
+    } <= set(KINDS)
     assert all((row["says"] == {}) == (row["part"] == "tuning") for row in rows)
-    assert result.metrics["grounded@8 - whole@8/all/difference_of_accuracy"].n == sum(row["part"] == "test" for row in rows)
-    assert {"joint/all/accuracy", "at_once/all/accuracy", "joint/all/joint@0.5", "tuned - zero_shot/all/difference_of_r1@0.5"} <= set(
-        result.metrics
+    assert result.metrics["grounded@8 - whole@8/all/difference_of_accuracy"].n == sum(
+        row["part"] == "test" for row in rows
     )
+    assert {
+        "joint/all/accuracy",
+        "at_once/all/accuracy",
+        "joint/all/joint@0.5",
+        "tuned - zero_shot/all/difference_of_r1@0.5",
+    } <= set(result.metrics)
     again = read_result(answering.study(tmp_path / "out", effort, start=start))
-    assert again.metrics == result.metrics and (tmp_path / "out" / answering.WEIGHTS).stat().st_mtime_ns == before
+    assert (
+        again.metrics == result.metrics
+        and (tmp_path / "out" / answering.WEIGHTS).stat().st_mtime_ns == before
+    )
 
 
 def test_without_training_nobody_answers_as_tuned(tmp_path) -> None:
     torch.manual_seed(0)
-    encoder = FrameEncoder(FrameEncoderConfig(feature_width=32, stem=8, middle=8, patch=8, fields=SYMBOLS.sizes))
-    start = load(
-        save(tmp_path / "start.safetensors", TimeScope(ModelConfig(feature_width=32), VOCABULARY), encoder, {}), torch.device("cpu")
+    encoder = FrameEncoder(
+        FrameEncoderConfig(feature_width=32, stem=8, middle=8, patch=8, fields=SYMBOLS.sizes)
     )
-    result = read_result(answering.study(tmp_path / "out", Effort(steps=0, lengths=(96,), videos=2, tuning=2), start=start))
+    start = load(
+        save(
+            tmp_path / "start.safetensors",
+            TimeScope(ModelConfig(feature_width=32), VOCABULARY),
+            encoder,
+            {},
+        ),
+        torch.device("cpu"),
+    )
+    result = read_result(
+        answering.study(
+            tmp_path / "out", Effort(steps=0, lengths=(96,), videos=2, tuning=2), start=start
+        )
+    )
     assert not (tmp_path / "out" / answering.WEIGHTS).exists()
-    assert "zero_shot_joint/all/accuracy" in result.metrics and "joint/all/accuracy" not in result.metrics
+    assert (
+        "zero_shot_joint/all/accuracy" in result.metrics
+        and "joint/all/accuracy" not in result.metrics
+    )

@@ -1,4 +1,6 @@
-"""Bad input through the real command line and the real mechanism: one line that names the thing, exit status 2, nothing half-written."""
+"""Bad input through the real command line and the real mechanism: one line that names the thing,
+exit status 2, nothing half-written.
+"""
 
 import json
 from pathlib import Path
@@ -62,7 +64,9 @@ def call(arguments, capsys):
 @pytest.mark.parametrize("command", ["ground", "encode"])
 def test_a_file_that_is_no_video(command, video, says, things, tmp_path, capsys):
     last = [TASK] if command == "ground" else ["-o", tmp_path / "memory"]
-    code, out, err = call([command, things / video, *last, "--checkpoint", things / "whole.safetensors"], capsys)
+    code, out, err = call(
+        [command, things / video, *last, "--checkpoint", things / "whole.safetensors"], capsys
+    )
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert says in err and "Traceback" not in err
     assert not (tmp_path / "memory").exists()
@@ -74,12 +78,28 @@ def test_a_file_that_is_no_video(command, video, says, things, tmp_path, capsys)
         ("", [], "no words that say what to look for; try: When does"),
         ("when does the wizard sing", [], "unknown word 'wizard': the nearest known words are"),
         ("why is there an alram", [], "unknown word 'alram': the nearest known words are alarm"),
-        ("one sign on from the purple mill, what does the same person do next", [], "unknown word 'purple': the nearest known words are"),
+        (
+            "one sign on from the purple mill, what does the same person do next",
+            [],
+            "unknown word 'purple': the nearest known words are",
+        ),
         (TASK, ["--r", "5"], "r=5 does not divide S=16; choose r from [1, 2, 4, 8, 16]"),
         (TASK, ["--budget", "1"], "a budget of 1 frames has no room to reload one segment"),
-        (TASK, ["--checkpoint", "absent.safetensors"], "checkpoint absent.safetensors does not exist; train one with"),
-        (TASK, ["--checkpoint", "broken.safetensors"], "broken.safetensors is damaged or not a safetensors file"),
-        (TASK, ["--checkpoint", "foreign.safetensors"], "foreign.safetensors is damaged or not a safetensors file"),
+        (
+            TASK,
+            ["--checkpoint", "absent.safetensors"],
+            "checkpoint absent.safetensors does not exist; train one with",
+        ),
+        (
+            TASK,
+            ["--checkpoint", "broken.safetensors"],
+            "broken.safetensors is damaged or not a safetensors file",
+        ),
+        (
+            TASK,
+            ["--checkpoint", "foreign.safetensors"],
+            "foreign.safetensors is damaged or not a safetensors file",
+        ),
     ],
 )
 def test_a_task_or_setting_that_cannot_be(task, extra, says, things, capsys, monkeypatch):
@@ -93,28 +113,63 @@ def test_a_task_or_setting_that_cannot_be(task, extra, says, things, capsys, mon
 def test_a_video_longer_than_the_clock_is_refused_before_it_is_decoded(things, capsys, monkeypatch):
     monkeypatch.setattr(grounding, "NUM_SECONDS", 10)
     monkeypatch.setattr(grounding, "stream_segments", None)
-    code, out, err = call(["ground", things / "good.mp4", TASK, "--checkpoint", things / "whole.safetensors"], capsys)
+    code, out, err = call(
+        ["ground", things / "good.mp4", TASK, "--checkpoint", things / "whole.safetensors"], capsys
+    )
     assert (code, out, err.count("\n")) == (2, "", 1), err
-    assert "good.mp4 lasts 12 s; the model's clock has codes for 10 s: cut it into parts, each asked by itself" in err
+    assert (
+        "good.mp4 lasts 12 s; the model's clock has codes for 10 s: cut it into parts, each asked "
+        "by itself" in err
+    )
 
 
 def test_a_good_call_prints_an_interval(things, capsys):
-    code, out, err = call(["ground", things / "good.mp4", TASK, "--checkpoint", things / "whole.safetensors", "--json"], capsys)
+    code, out, err = call(
+        [
+            "ground",
+            things / "good.mp4",
+            TASK,
+            "--checkpoint",
+            things / "whole.safetensors",
+            "--json",
+        ],
+        capsys,
+    )
     found = json.loads(out)
-    assert code == 0 and err == "" and 0 <= found["interval"]["start_s"] < found["interval"]["end_s"] <= found["duration_s"] == 12
+    assert (
+        code == 0
+        and err == ""
+        and 0
+        <= found["interval"]["start_s"]
+        < found["interval"]["end_s"]
+        <= found["duration_s"]
+        == 12
+    )
 
 
 @pytest.mark.parametrize(
     "task",
     [
-        f"One sign on from the {DOMAIN.place(7)}, when is the last time the {DOMAIN.activity(3)} before the {DOMAIN.activity(20)}?",
-        f"At the {DOMAIN.place(7)}, what does the same person do right after the {DOMAIN.activity(3)}?",
+        f"One sign on from the {DOMAIN.place(7)}, when is the last time the {DOMAIN.activity(3)} "
+        f"before the {DOMAIN.activity(20)}?",
+        f"At the {DOMAIN.place(7)}, what does the same person do right after the "
+        f"{DOMAIN.activity(3)}?",
         "For what purpose did they bring a string of lights?",
         "Why is there a crowd?",
     ],
 )
 def test_every_type_of_task_can_be_asked_on_the_command_line(task, things, capsys):
-    code, out, err = call(["ground", things / "good.mp4", task, "--checkpoint", things / "whole.safetensors", "--json"], capsys)
+    code, out, err = call(
+        [
+            "ground",
+            things / "good.mp4",
+            task,
+            "--checkpoint",
+            things / "whole.safetensors",
+            "--json",
+        ],
+        capsys,
+    )
     assert code == 0 and err == "" and json.loads(out)["duration_s"] == 12
 
 
@@ -126,16 +181,28 @@ def test_an_annotation_outside_its_video(tmp_path, capsys, monkeypatch):
     (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     code, out, err = call(["data", "check", "--split", "mini", "--out", tmp_path], capsys)
     assert (code, out, err.count("\n")) == (2, "", 1), err
-    assert "questions.jsonl, line 2: the interval" in err and "is not inside mini_000.mp4 (0 to 64 s); mend the annotation" in err
+    assert (
+        "questions.jsonl, line 2: the interval" in err
+        and "is not inside mini_000.mp4 (0 to 64 s); mend the annotation" in err
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["data", "build", "--split", "tset"], "unknown split 'tset': expected one of sample, dev, test"),
+        (
+            ["data", "build", "--split", "tset"],
+            "unknown split 'tset': expected one of sample, dev, test",
+        ),
         (["train", "--profile", "huge", "--out", "OUT"], "unknown profile 'huge'"),
-        (["evaluate", "--split", "sample", "--out", "OUT", "--predictions", "none.jsonl"], "predictions none.jsonl does not exist"),
-        (["evaluate", "--split", "sample", "--out", "OUT", "--checkpoints", "none.safetensors"], "none.safetensors"),
+        (
+            ["evaluate", "--split", "sample", "--out", "OUT", "--predictions", "none.jsonl"],
+            "predictions none.jsonl does not exist",
+        ),
+        (
+            ["evaluate", "--split", "sample", "--out", "OUT", "--checkpoints", "none.safetensors"],
+            "none.safetensors",
+        ),
     ],
 )
 def test_commands_refuse_before_they_work(arguments, says, tmp_path, capsys, monkeypatch):

@@ -10,14 +10,23 @@ from timescope_lite.corpus import SPLITS, Split, plan
 @pytest.fixture
 def mini(monkeypatch):
     for name, absent in (("dev", False), ("absent", True)):
-        monkeypatch.setitem(SPLITS, name, Split(videos=3, seconds=(64, 200), questions=6, seed=9, absent=absent))
+        monkeypatch.setitem(
+            SPLITS, name, Split(videos=3, seconds=(64, 200), questions=6, seed=9, absent=absent)
+        )
 
 
 def test_a_card_counts_what_its_split_holds(mini, tmp_path):
     path = card.write_card("dev", root=tmp_path)
     items = [item for _, asked in plan("dev") for item in asked]
     text = path.read_text()
-    assert path.name == "card.md" and f"3 videos, 0.1 h (64 to 200 s each), {len(items)} questions, 0 of them without evidence" in text
+    assert (
+        path.name == "card.md"
+        and (
+            f"3 videos, 0.1 h (64 to 200 s each), {len(items)} questions, 0 of them without "
+            "evidence"
+        )
+        in text
+    )
     for table in text.split("\n\n"):
         rows = [line.split("|")[2] for line in table.splitlines()[2:] if line.startswith("|")]
         if table.startswith("|") and "questions" in table:

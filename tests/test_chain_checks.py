@@ -1,4 +1,6 @@
-"""The references behind the exercises of notebook 11: right by hand, equal to the library, and kind to a right answer whatever it draws."""
+"""The references behind the exercises of notebook 11: right by hand, equal to the library, and kind
+to a right answer whatever it draws.
+"""
 
 import numpy as np
 import pytest
@@ -17,7 +19,10 @@ from timescope_lite.world.tasks import ask
 def test_outcomes_after_a_right_beginning_worked_by_hand():
     told = [[True, True, False], [False, True, True], [True], [True, False, True]]
     videos = ["a", "a", "b", "b"]
-    assert chains.outcomes_one_by_one(told, videos, 0) == ([1.0, 0.0, 1.0, 1.0], ["a", "a", "b", "b"])
+    assert chains.outcomes_one_by_one(told, videos, 0) == (
+        [1.0, 0.0, 1.0, 1.0],
+        ["a", "a", "b", "b"],
+    )
     assert chains.outcomes_one_by_one(told, videos, 1) == ([1.0, 0.0], ["a", "b"])
     assert chains.outcomes_one_by_one(told, videos, 2) == ([0.0], ["a"])
     assert chains.outcomes_one_by_one(told, videos, 3) == ([], [])
@@ -40,7 +45,11 @@ def reader():
     S = model.config.frames_per_segment
     memory = model.stream([(torch.randn(S, 1, 8), S) for _ in range(4)], r=16)
     story = tell(domains[0], 64, 0)
-    question = next(q for q in (ask(story, kind, np.random.default_rng(0)) for kind in ("sign1", "explicit")) if q is not None)
+    question = next(
+        q
+        for q in (ask(story, kind, np.random.default_rng(0)) for kind in ("sign1", "explicit"))
+        if q is not None
+    )
     return model, memory, Writer(vocabulary, domains).question(story, question)
 
 
@@ -69,15 +78,26 @@ def test_the_librarys_teacher_passes_the_check(monkeypatch, capsys):
         def __init__(self, chain, alike):
             empty = np.array([0])
             groups = [np.array(group) for group in alike] + [empty] * 3
-            fields = {"place": groups[0], "activity": groups[1], "person": groups[2], "effect": np.concatenate([[0], empty])}
-            self.tokens, self.ordinals, self._chain = {"here": type("Tokens", (), fields)()}, [0], chain
+            fields = {
+                "place": groups[0],
+                "activity": groups[1],
+                "person": groups[2],
+                "effect": np.concatenate([[0], empty]),
+            }
+            self.tokens, self.ordinals, self._chain = (
+                {"here": type("Tokens", (), fields)()},
+                [0],
+                chain,
+            )
 
         def chain(self, story, question):
             return list(self._chain)
 
     story = type("Story", (), {"domain": type("Domain", (), {"name": "here"})()})()
     EXERCISES["hallucinate_chain"](
-        lambda chain, share, alike, rng: corpus.hallucinate(OneChain(chain, alike), story, None, share, rng)  # type: ignore[arg-type]
+        lambda chain, share, alike, rng: corpus.hallucinate(
+            OneChain(chain, alike), story, None, share, rng
+        )  # type: ignore[arg-type]
     )
     assert "all agree" in capsys.readouterr().out
 

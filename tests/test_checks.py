@@ -1,4 +1,6 @@
-"""The mechanism of exercises, on one small sample exercise (the lessons' own are proven in test_notebooks.py)."""
+"""The mechanism of exercises, on one small sample exercise (the lessons' own are proven in
+test_notebooks.py).
+"""
 
 import copy
 import re
@@ -13,7 +15,16 @@ import torch
 
 from timescope_lite.classroom import checks
 from timescope_lite.classroom.checks import core
-from timescope_lite.classroom.checks.core import Case, CheckFailed, Exercise, WrongAnswer, prove, register, same, to_stub
+from timescope_lite.classroom.checks.core import (
+    Case,
+    CheckFailed,
+    Exercise,
+    WrongAnswer,
+    prove,
+    register,
+    same,
+    to_stub,
+)
 from timescope_lite.common import UserError
 
 SOLUTION = '''
@@ -29,7 +40,10 @@ def pool_groups(x, r):
 def cases() -> list[Case]:
     generator = torch.Generator().manual_seed(0)
     shapes = [(4, 3, 2), (8, 2, 4), (6, 5, 1)]
-    return [Case(f"F={F}, D={D}, r={r}", (torch.randn(F, D, generator=generator), r)) for F, D, r in shapes]
+    return [
+        Case(f"F={F}, D={D}, r={r}", (torch.randn(F, D, generator=generator), r))
+        for F, D, r in shapes
+    ]
 
 
 def reference(x: torch.Tensor, r: int) -> torch.Tensor:
@@ -47,8 +61,16 @@ SAMPLE = Exercise(
     cases=cases,
     covers="3 shapes, 3 values of r",
     wrong=[
-        WrongAnswer("strided", lambda x, r: x[::r], "You kept one frame of each group and dropped the others."),
-        WrongAnswer("interleaved", lambda x, r: x.view(r, len(x) // r, -1).mean(0), "You averaged frames that are F/r apart."),
+        WrongAnswer(
+            "strided",
+            lambda x, r: x[::r],
+            "You kept one frame of each group and dropped the others.",
+        ),
+        WrongAnswer(
+            "interleaved",
+            lambda x, r: x.view(r, len(x) // r, -1).mean(0),
+            "You averaged frames that are F/r apart.",
+        ),
         WrongAnswer("sum", lambda x, r: x.view(len(x) // r, r, -1).sum(1), must_say="not averaged"),
     ],
     diagnose=diagnose,
@@ -76,13 +98,17 @@ def test_each_known_mistake_gets_its_own_message(wrong: WrongAnswer) -> None:
 
 
 def test_a_mistake_is_known_by_what_it_gives_not_by_how_it_is_written() -> None:
-    assert "dropped the others" in reply(lambda x, r: torch.stack([row for i, row in enumerate(x) if i % r == 0]))
+    assert "dropped the others" in reply(
+        lambda x, r: torch.stack([row for i, row in enumerate(x) if i % r == 0])
+    )
 
 
 def test_an_unknown_mistake_hears_case_expected_and_got() -> None:
     said = reply(lambda x, r: x.mean())
     assert "'F=4, D=3, r=2'" in said and "shape (2, 3)" in said and "tensor(" in said
-    assert "expected shape (2, 3)" in reply(lambda x, r: x[:1]) and "got shape (1, 3)" in reply(lambda x, r: x[:1])
+    assert "expected shape (2, 3)" in reply(lambda x, r: x[:1]) and "got shape (1, 3)" in reply(
+        lambda x, r: x[:1]
+    )
 
 
 def test_of_two_arrays_of_one_shape_the_first_difference_is_shown() -> None:
@@ -93,7 +119,9 @@ def test_of_two_arrays_of_one_shape_the_first_difference_is_shown() -> None:
 
     said = reply(student)
     assert "the shape is right; 1 of 6 numbers differ, first at [1, 2]: expected" in said
-    assert core.first_difference(np.array([True, False]), np.array([True, True])).endswith("first at [1]: expected 0, got 1")
+    assert core.first_difference(np.array([True, False]), np.array([True, True])).endswith(
+        "first at [1]: expected 0, got 1"
+    )
     assert (
         core.first_difference(np.ones(2), np.ones(3))
         == core.first_difference(1.0, 2.0)
@@ -128,7 +156,10 @@ def test_stub_none_and_no_function_at_all() -> None:
     def stub(x: torch.Tensor, r: int) -> torch.Tensor:
         raise NotImplementedError("not written yet")
 
-    assert reply(stub) == "pool_groups: not written yet. Write the function above, run its cell, then this one."
+    assert (
+        reply(stub)
+        == "pool_groups: not written yet. Write the function above, run its cell, then this one."
+    )
     assert "Is the `return` missing?" in reply(lambda x, r: None)
     assert "pass its name without brackets" in reply(torch.zeros(2))
 
@@ -139,9 +170,18 @@ def test_a_reference_that_raises_wants_the_same_error() -> None:
             raise ValueError("negative length")
         return x**0.5
 
-    root = Exercise("root", "01", strict, lambda: [Case("four", (4.0,)), Case("minus one", (-1.0,))], "2 cases", [])
+    root = Exercise(
+        "root",
+        "01",
+        strict,
+        lambda: [Case("four", (4.0,)), Case("minus one", (-1.0,))],
+        "2 cases",
+        [],
+    )
     root(strict)
-    assert "should raise ValueError (negative length); it returned 1" in reply(lambda x: abs(x) ** 0.5, root)
+    assert "should raise ValueError (negative length); it returned 1" in reply(
+        lambda x: abs(x) ** 0.5, root
+    )
     assert "stopped with KeyError" in reply(lambda x: x**0.5 if x > 0 else {}["x"], root)
 
 
@@ -153,7 +193,9 @@ def test_inputs_are_fresh_and_the_same_each_time() -> None:
 
 
 def scribble(x: object) -> bool:
-    """Overwrite a mutable value where it lies, as a careless student would; False if there is nothing to overwrite."""
+    """Overwrite a mutable value where it lies, as a careless student would; False if there is
+    nothing to overwrite.
+    """
     if isinstance(x, (torch.Tensor, np.ndarray)) and np.prod(x.shape):
         x[...] = 1 - x if x.dtype not in (bool, torch.bool) else ~x
     elif isinstance(x, list) and x:
@@ -194,8 +236,12 @@ def test_messages_point_at_the_idea_and_there_are_enough_of_them(name: str) -> N
     assert len(known) >= 5, f"a class makes more mistakes than {len(known)}"
     for wrong in known:
         words = wrong.message or wrong.must_say
-        assert not re.search(r"\bline \d|[Ee]rror in your code|[Ww]rong answer|!$", words), f"{wrong.name}: {words}"
-        assert not wrong.message or 40 <= len(words) <= 280 and words[-1] in ".?)", f"{wrong.name}: {words}"
+        assert not re.search(r"\bline \d|[Ee]rror in your code|[Ww]rong answer|!$", words), (
+            f"{wrong.name}: {words}"
+        )
+        assert not wrong.message or 40 <= len(words) <= 280 and words[-1] in ".?)", (
+            f"{wrong.name}: {words}"
+        )
 
 
 @dataclass(frozen=True)
@@ -246,13 +292,31 @@ def test_proof_refuses_weak_exercises() -> None:
     stub = to_stub(SOLUTION, "pool_groups")
     weak = [
         (replace(SAMPLE, wrong=SAMPLE.wrong[:1]), SOLUTION, stub, "two or more wrong answers"),
-        (replace(SAMPLE, wrong=[SAMPLE.wrong[0], replace(SAMPLE.wrong[1], message="", must_say="apart")]), SOLUTION, stub, "interleaved"),
+        (
+            replace(
+                SAMPLE,
+                wrong=[SAMPLE.wrong[0], replace(SAMPLE.wrong[1], message="", must_say="apart")],
+            ),
+            SOLUTION,
+            stub,
+            "interleaved",
+        ),
         (replace(SAMPLE, wrong=[SAMPLE.wrong[0], SAMPLE.wrong[0]]), SOLUTION, stub, "same message"),
-        (replace(SAMPLE, wrong=[WrongAnswer("right", reference, "m"), SAMPLE.wrong[0]]), SOLUTION, stub, "passes and should not"),
+        (
+            replace(SAMPLE, wrong=[WrongAnswer("right", reference, "m"), SAMPLE.wrong[0]]),
+            SOLUTION,
+            stub,
+            "passes and should not",
+        ),
         (replace(SAMPLE, compare=lambda a, b: True), SOLUTION, stub, "passes and should not"),
         (SAMPLE, SOLUTION, SOLUTION, "passes and should not"),
         (SAMPLE, SOLUTION, "def pool_groups(x, r):\n    return 1 / 0", "the stub is answered with"),
-        (SAMPLE, SOLUTION.replace("pool_groups", "other"), stub, "defines no function of that name"),
+        (
+            SAMPLE,
+            SOLUTION.replace("pool_groups", "other"),
+            stub,
+            "defines no function of that name",
+        ),
         (SAMPLE, SOLUTION.replace("mean", "sum"), stub, "not averaged"),
     ]
     for exercise, solution, stub_source, says in weak:
@@ -261,10 +325,21 @@ def test_proof_refuses_weak_exercises() -> None:
 
 
 def test_stubs_keep_indentation_and_want_paired_markers() -> None:
-    assert to_stub(SOLUTION, "p").splitlines()[-1] == '    raise NotImplementedError("not written yet")'
-    twice = "def f(x):\n    ### BEGIN SOLUTION\n    a = 1\n    ### END SOLUTION\n    ### BEGIN SOLUTION\n    return a\n    ### END SOLUTION"
+    assert (
+        to_stub(SOLUTION, "p").splitlines()[-1]
+        == '    raise NotImplementedError("not written yet")'
+    )
+    twice = (
+        "def f(x):\n    ### BEGIN SOLUTION\n    a = 1\n    ### END SOLUTION\n    ### BEGIN "
+        "SOLUTION\n    return a\n    ### END SOLUTION"
+    )
     assert to_stub(twice, "f").count("raise NotImplementedError") == 2
-    for broken in ("def f(): pass", twice.replace("### END SOLUTION", "", 1), twice + "\n    ### BEGIN SOLUTION", "### END SOLUTION"):
+    for broken in (
+        "def f(): pass",
+        twice.replace("### END SOLUTION", "", 1),
+        twice + "\n    ### BEGIN SOLUTION",
+        "### END SOLUTION",
+    ):
         with pytest.raises(UserError, match="expected pairs"):
             to_stub(broken, "f")
 
@@ -274,12 +349,20 @@ def test_exercises_are_read_from_a_notebook_with_what_they_lean_on(tmp_path: Pat
         "%matplotlib inline\nimport torch\nSHARE = 0.5\nmodel = torch.load('nowhere')",
         "def half(x, share=SHARE):\n    return x * share",
     ]
-    sources += [SOLUTION.replace("mean(dim=1)", "mean(dim=1) + 0 * half(1)"), "raise SystemExit", SOLUTION]
+    sources += [
+        SOLUTION.replace("mean(dim=1)", "mean(dim=1) + 0 * half(1)"),
+        "raise SystemExit",
+        SOLUTION,
+    ]
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
     book.cells[2].metadata["tags"] = ["exercise:pool_groups"]
     nbformat.write(book, tmp_path / "lesson.ipynb")
     (cell,) = core.exercise_cells(tmp_path / "lesson.ipynb")
-    assert cell.name == "pool_groups" and "model" not in cell.setup and "raise NotImplementedError" in cell.stub
+    assert (
+        cell.name == "pool_groups"
+        and "model" not in cell.setup
+        and "raise NotImplementedError" in cell.stub
+    )
     prove(SAMPLE, cell.solution, cell.stub, cell.setup)
 
 
@@ -298,7 +381,9 @@ def test_registered_exercises_are_attributes_of_checks(registry: None) -> None:
     for taken in (SAMPLE, replace(SAMPLE, name="core")):
         with pytest.raises(ValueError, match="taken"):
             register(taken)
-    with pytest.raises(AttributeError, match="no check called 'pool_group'; expected one of: .*pool_groups"):
+    with pytest.raises(
+        AttributeError, match="no check called 'pool_group'; expected one of: .*pool_groups"
+    ):
         checks.pool_group  # noqa: B018
 
 
@@ -309,5 +394,8 @@ def test_a_notebook_shows_the_message_alone(capsys: pytest.CaptureFixture[str]) 
     shell.user_ns.update(check=SAMPLE, torch=torch)
     shell.run_cell("check(lambda x, r: x[::r])")
     printed = capsys.readouterr()
-    assert printed.out.strip() == "pool_groups: You kept one frame of each group and dropped the others."
+    assert (
+        printed.out.strip()
+        == "pool_groups: You kept one frame of each group and dropped the others."
+    )
     assert "Traceback" not in printed.out + printed.err

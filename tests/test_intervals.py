@@ -1,4 +1,6 @@
-"""Intervals: normalising, tIoU against an independent reference, and the answer parser on good, bad and misleading texts."""
+"""Intervals: normalising, tIoU against an independent reference, and the answer parser on good, bad
+and misleading texts.
+"""
 
 import dataclasses
 import json
@@ -9,9 +11,24 @@ import numpy as np
 import pytest
 
 from timescope_lite.common import UserError
-from timescope_lite.intervals import Interval, as_interval, clock, covers, overlap_s, parse_intervals, tiou, tiou_many
+from timescope_lite.intervals import (
+    Interval,
+    as_interval,
+    clock,
+    covers,
+    overlap_s,
+    parse_intervals,
+    tiou,
+    tiou_many,
+)
 
-FIXTURE = Path(__file__).resolve().parents[2] / "shared" / "reference" / "metrics" / "text_parsers_10.json"
+FIXTURE = (
+    Path(__file__).resolve().parents[2]
+    / "shared"
+    / "reference"
+    / "metrics"
+    / "text_parsers_10.json"
+)
 
 
 # ---- Interval ----
@@ -88,7 +105,9 @@ def test_clock_text_rounds_to_tenths_and_is_read_back():
         "10:00:00.0",
     ]
     rng = np.random.default_rng(0)
-    for start_s, length_s in zip(rng.uniform(0, 8000, 200), rng.uniform(0.2, 900, 200), strict=True):
+    for start_s, length_s in zip(
+        rng.uniform(0, 8000, 200), rng.uniform(0.2, 900, 200), strict=True
+    ):
         (read,) = parse_intervals(Interval(start_s, start_s + length_s).clock_text())
         assert abs(read.start_s - start_s) < 0.051 and abs(read.end_s - start_s - length_s) < 0.051
 
@@ -132,11 +151,19 @@ def test_tiou_agrees_with_counting_and_is_symmetric_bounded_and_invariant():
     np.testing.assert_allclose(tiou_many(a * 0.37, b * 0.37), expected, atol=1e-12)
     x, y = rng.uniform(-5, 50, (2, 5000, 2))
     assert 0 <= tiou_many(x, y).min() and tiou_many(x, y).max() <= 1
-    assert (tiou_many(x, np.maximum(np.sort(x), 0))[np.maximum(x, 0).max(axis=1) > np.maximum(x, 0).min(axis=1)] == 1).all()
+    assert (
+        tiou_many(x, np.maximum(np.sort(x), 0))[
+            np.maximum(x, 0).max(axis=1) > np.maximum(x, 0).min(axis=1)
+        ]
+        == 1
+    ).all()
 
 
 def test_tiou_many_broadcasts_to_a_matrix_and_refuses_nan():
-    assert tiou_many(np.zeros((3, 1, 2)) + [0, 5], np.zeros((1, 4, 2)) + [0, 10]).tolist() == [[0.5] * 4] * 3
+    assert (
+        tiou_many(np.zeros((3, 1, 2)) + [0, 5], np.zeros((1, 4, 2)) + [0, 10]).tolist()
+        == [[0.5] * 4] * 3
+    )
     for bad in ([[0, math.nan]], [[0, math.inf]], [[0, 1, 2]], 5.0):
         with pytest.raises(UserError):
             tiou_many(bad, [[0, 1]])
@@ -223,7 +250,10 @@ READS = {
     '["5 to 9", "12 to 15"]': [(5, 9), (12, 15)],
     '{"answer": "5s - 9s"}': [(5, 9)],
     '{"a": {"b": [{"start_time": 5, "end_time": 9}]}}': [(5, 9)],
-    '```json\n{"spans": [{"start_s": 5, "end_s": 9}, {"start_s": 12, "end_s": 15}]}\n```': [(5, 9), (12, 15)],
+    '```json\n{"spans": [{"start_s": 5, "end_s": 9}, {"start_s": 12, "end_s": 15}]}\n```': [
+        (5, 9),
+        (12, 15),
+    ],
     '{"reasoning": "3 to 4", "answer": [5, 9]}': [(5, 9)],
     '{"timeframe": [5, 9]}': [(5, 9)],
     "At 3 to 4 it is dark: [5, 9]": [(5, 9)],
@@ -340,7 +370,9 @@ def test_finds_nothing_where_no_interval_is_stated(text):
 
 
 def test_flags_of_what_was_read():
-    assert [set(parse_intervals(t)[0].flags) for t in ("9 to 5", "-5 to 3", "7 to 7", "5 to 9")] == [
+    assert [
+        set(parse_intervals(t)[0].flags) for t in ("9 to 5", "-5 to 3", "7 to 7", "5 to 9")
+    ] == [
         {"reversed"},
         {"clipped"},
         {"empty"},
@@ -350,7 +382,14 @@ def test_flags_of_what_was_read():
 
 def test_numbers_of_the_reasoning_never_leak_into_an_answer_block():
     rng = np.random.default_rng(2)
-    templates = ["{} to {}", "from {} s to {} s", "[{}, {}]", "between {} and {}", "{}s-{}s", '{{"start": {}, "end": {}}}']
+    templates = [
+        "{} to {}",
+        "from {} s to {} s",
+        "[{}, {}]",
+        "between {} and {}",
+        "{}s-{}s",
+        '{{"start": {}, "end": {}}}',
+    ]
     for _ in range(200):
         noise, (a, b) = rng.integers(1, 900, 4), sorted(rng.uniform(1000, 2000, 2).round(2))
         thought = " ".join(rng.choice(templates).format(*pair) for pair in (noise[:2], noise[2:]))
@@ -378,9 +417,13 @@ def test_hostile_texts_end_in_a_list():
             parse_intervals(bad)
 
 
-@pytest.mark.skipif(not FIXTURE.exists(), reason="third-party parser fixture is not in this checkout")
+@pytest.mark.skipif(
+    not FIXTURE.exists(), reason="third-party parser fixture is not in this checkout"
+)
 def test_matches_the_sensible_reading_of_every_fixture_text():
-    cases = [case for case in json.loads(FIXTURE.read_text())["cases"] if case["sensible"] is not None]
+    cases = [
+        case for case in json.loads(FIXTURE.read_text())["cases"] if case["sensible"] is not None
+    ]
     assert len(cases) == 10
     for case in cases:
         assert spans(case["text"]) == [tuple(pair) for pair in case["sensible"]], case["text"]

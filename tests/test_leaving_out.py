@@ -1,4 +1,6 @@
-"""The exercises of lesson 12: what was worked by hand, and that no random split passes, whatever is drawn."""
+"""The exercises of lesson 12: what was worked by hand, and that no random split passes, whatever is
+drawn.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,11 @@ import pytest
 
 from timescope_lite.classroom import checks
 from timescope_lite.classroom.checks.core import CheckFailed
-from timescope_lite.classroom.checks.leaving_out import f1_by_table, held_out_by_counting, left_out_by_pairs
+from timescope_lite.classroom.checks.leaving_out import (
+    f1_by_table,
+    held_out_by_counting,
+    left_out_by_pairs,
+)
 from timescope_lite.corpus import LEFT_OUT_COMPOSITION
 from timescope_lite.world.tasks import RULE_HOPS, SIGNS, TASK_TYPES
 
@@ -22,9 +28,28 @@ def reply(exercise: Any, student: Any) -> str:
 
 
 def test_whole_groups_go_the_rarest_first_and_by_name() -> None:
-    assert held_out_by_counting(list("bbaaac"), 0.1) == [False, False, False, False, False, True]  # one of six is c
-    assert held_out_by_counting(list("bbaaac"), 0.2) == [True, True, False, False, False, True]  # c alone is less than 0.2
-    assert held_out_by_counting(list("bbaa"), 0.5) == [False, False, True, True]  # of one size: by name; half is enough
+    assert held_out_by_counting(list("bbaaac"), 0.1) == [
+        False,
+        False,
+        False,
+        False,
+        False,
+        True,
+    ]  # one of six is c
+    assert held_out_by_counting(list("bbaaac"), 0.2) == [
+        True,
+        True,
+        False,
+        False,
+        False,
+        True,
+    ]  # c alone is less than 0.2
+    assert held_out_by_counting(list("bbaa"), 0.5) == [
+        False,
+        False,
+        True,
+        True,
+    ]  # of one size: by name; half is enough
     assert held_out_by_counting(list("ab"), 0.6) == [True, True]
 
 
@@ -36,7 +61,9 @@ def test_a_random_split_is_answered_with_the_idea(seed: int) -> None:
         test = rng.permutation(len(groups))[: int(np.ceil(share * len(groups)))]
         return [i in test for i in range(len(groups))]
 
-    assert "both sides" in reply(checks.hold_out, shuffled) and "Whole groups must move" in reply(checks.hold_out, shuffled)
+    assert "both sides" in reply(checks.hold_out, shuffled) and "Whole groups must move" in reply(
+        checks.hold_out, shuffled
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,13 +80,22 @@ def test_other_splits_hear_what_is_missing(student: Any, says: str) -> None:
     assert says in reply(checks.hold_out, student)
 
 
-def test_an_array_of_true_and_false_is_as_good_as_a_list(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_array_of_true_and_false_is_as_good_as_a_list(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     checks.hold_out(held_out_by_counting)
     assert "all agree" in capsys.readouterr().out
 
 
 def test_a_composition_is_left_out_and_its_parts_are_not() -> None:
-    chains = [("sign",), ("rule",), ("sign", "rule"), ("rule", "sign"), ("sign", "sign", "rule"), ()]
+    chains = [
+        ("sign",),
+        ("rule",),
+        ("sign", "rule"),
+        ("rule", "sign"),
+        ("sign", "sign", "rule"),
+        (),
+    ]
     assert left_out_by_pairs(chains, "sign", "rule") == ([0, 1, 3, 5], [2, 4])
     assert left_out_by_pairs(chains, "rule", "rule") == (list(range(6)), [])
     with pytest.raises(ValueError, match="rule"):
@@ -89,7 +125,9 @@ TRUE = [("lift", 0.0, 10.0), ("push", 5.0, 15.0), ("lift", 20.0, 24.0)]
         ([], 0.0),
     ],
 )
-def test_captions_are_matched_one_to_one(written: list[tuple[str, float, float]], f1: float) -> None:
+def test_captions_are_matched_one_to_one(
+    written: list[tuple[str, float, float]], f1: float
+) -> None:
     assert f1_by_table(written, TRUE, 0.5) == pytest.approx(f1)
 
 
@@ -98,5 +136,9 @@ def test_silence_is_right_where_nothing_happens() -> None:
 
 
 def test_every_message_of_this_lesson_is_its_own() -> None:
-    said = Counter(wrong.message for name in ("hold_out", "leave_out", "caption_f1") for wrong in checks.load_all()[name].wrong)
+    said = Counter(
+        wrong.message
+        for name in ("hold_out", "leave_out", "caption_f1")
+        for wrong in checks.load_all()[name].wrong
+    )
     assert max(said.values()) == 1

@@ -22,7 +22,9 @@ def vocabulary():
 
 def make_model(vocabulary, tokens_per_frame=1, **decoder):
     torch.manual_seed(0)
-    config = ModelConfig(DecoderConfig(**decoder), feature_width=WIDTH, tokens_per_frame=tokens_per_frame)
+    config = ModelConfig(
+        DecoderConfig(**decoder), feature_width=WIDTH, tokens_per_frame=tokens_per_frame
+    )
     return TimeScope(config, vocabulary).eval()
 
 
@@ -31,11 +33,19 @@ def segments_of(features):
 
 
 def largest_difference(a, b):
-    return max(float((x - y).abs().max()) for one, two in zip(a, b, strict=True) for x, y in zip(one, two, strict=True))
+    return max(
+        float((x - y).abs().max())
+        for one, two in zip(a, b, strict=True)
+        for x, y in zip(one, two, strict=True)
+    )
 
 
 def prompts_of(vocabulary):
-    return [[*vocabulary.encode(task), mode] for task in vocabulary.samples() for mode in (THINK, DIRECT)]
+    return [
+        [*vocabulary.encode(task), mode]
+        for task in vocabulary.samples()
+        for mode in (THINK, DIRECT)
+    ]
 
 
 @pytest.mark.parametrize("history", [True, False])
@@ -71,7 +81,9 @@ def test_r1_is_plain_causal_attention(vocabulary):
             q, k, v = block.project(x)
             q, k = block.rotate(q, positions), block.rotate(k, positions)
             assert torch.allclose(k, layer.k, atol=1e-5)
-            scores = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).masked_fill(~torch.ones(3 * S, 3 * S).tril().bool(), -torch.inf)
+            scores = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).masked_fill(
+                ~torch.ones(3 * S, 3 * S).tril().bool(), -torch.inf
+            )
             x = block.finish(x, scores.softmax(-1) @ v)
 
 
@@ -82,18 +94,35 @@ def test_r1_also_by_the_general_path(vocabulary, monkeypatch):
     with torch.no_grad():
         short = model.encode(features, torch.tensor([0]), 1)
         whole = TimeScope._attend_segments
-        monkeypatch.setattr(TimeScope, "_attend_segments", lambda self, q, d, p, r, h: whole(self, q, d, p, r + S, h))
+        monkeypatch.setattr(
+            TimeScope,
+            "_attend_segments",
+            lambda self, q, d, p, r, h: whole(self, q, d, p, r + S, h),
+        )
         general = model.encode(features, torch.tensor([0]), 1)
     assert largest_difference(short.dense, general.dense) <= 1e-5
 
 
 def test_the_decoder_is_qwen3_in_plain_causal_mode():
-    transformers = pytest.importorskip("transformers", reason="the parity oracle needs transformers")
-    config = DecoderConfig(width=64, layers=3, heads=4, kv_heads=2, head_width=16, mlp_width=96, rope_base=10000.0).plain()
+    transformers = pytest.importorskip(
+        "transformers", reason="the parity oracle needs transformers"
+    )
+    config = DecoderConfig(
+        width=64, layers=3, heads=4, kv_heads=2, head_width=16, mlp_width=96, rope_base=10000.0
+    ).plain()
     theirs_config = transformers.Qwen3Config(
-        vocab_size=50, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=16, intermediate_size=96,
-        rms_norm_eps=config.norm_eps, rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, bos_token_id=1, eos_token_id=2,
-    )  # fmt: skip
+        vocab_size=50,
+        hidden_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        intermediate_size=96,
+        rms_norm_eps=config.norm_eps,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        bos_token_id=1,
+        eos_token_id=2,
+    )
     torch.manual_seed(1)
     theirs = transformers.Qwen3Model(theirs_config).eval()
     ours = Decoder(config).eval()
@@ -123,20 +152,34 @@ def test_what_is_reloaded_is_what_was_offloaded(vocabulary, tier, monkeypatch):
     seen = []
     put = DVRStore.put
     monkeypatch.setattr(
-        DVRStore, "put", lambda self, layers: (seen.append([LayerKV(k.clone(), v.clone()) for k, v in layers]), put(self, layers))[1]
+        DVRStore,
+        "put",
+        lambda self, layers: (
+            seen.append([LayerKV(k.clone(), v.clone()) for k, v in layers]),
+            put(self, layers),
+        )[1],
     )
     memory = model.stream(segments_of(torch.randn(4 * S, 1, WIDTH)), 8, tier=tier)
     for first, last in ((0, 0), (1, 2), (0, 3)):
         for layer_idx, layer in enumerate(memory.dvr.reload(first, last)):
             for part in (0, 1):
-                assert torch.equal(layer[part], torch.cat([segment[layer_idx][part] for segment in seen[first : last + 1]], dim=2))
+                assert torch.equal(
+                    layer[part],
+                    torch.cat(
+                        [segment[layer_idx][part] for segment in seen[first : last + 1]], dim=2
+                    ),
+                )
 
 
 def test_a_window_over_the_whole_video_is_one_fine_pass_over_all_dvr(vocabulary):
     model = make_model(vocabulary)
     memory = model.stream(segments_of(torch.randn(4 * S, 1, WIDTH)), 8)
     mixed, dense = memory.mixed(0, 3), memory.dvr.reload(0, 3)
-    assert all(torch.equal(a, b) for one, two in zip(mixed, dense, strict=True) for a, b in zip(one, two, strict=True))
+    assert all(
+        torch.equal(a, b)
+        for one, two in zip(mixed, dense, strict=True)
+        for a, b in zip(one, two, strict=True)
+    )
     prompt = prompts_of(vocabulary)[0]
     assert model.fine(mixed, memory, prompt, []) == model.fine(dense, memory, prompt, [])
 
@@ -146,9 +189,15 @@ def test_the_mixed_memory_holds_hvr_outside_and_dvr_inside_the_window(vocabulary
     memory = model.stream(segments_of(torch.randn(5 * S, 1, WIDTH)), 8)
     mixed, slots = memory.mixed(1, 2), memory.slots
     for layer, held, fresh in zip(mixed, memory.hvr, memory.dvr.reload(1, 2), strict=True):
-        assert torch.equal(layer.k, torch.cat([held.k[:, :, :slots], held.k[:, :, 3 * slots :], fresh.k], dim=2))
+        assert torch.equal(
+            layer.k, torch.cat([held.k[:, :, :slots], held.k[:, :, 3 * slots :], fresh.k], dim=2)
+        )
     assert mixed[0].k.shape[2] == memory.attended_frames((1, 2)) == 3 * S / 8 + 2 * S
-    assert memory.mixed(1, 2, keep_hvr=False)[0].k.shape[2] == memory.attended_frames((1, 2), keep_hvr=False) == 2 * S
+    assert (
+        memory.mixed(1, 2, keep_hvr=False)[0].k.shape[2]
+        == memory.attended_frames((1, 2), keep_hvr=False)
+        == 2 * S
+    )
 
 
 def test_cached_decoding_equals_uncached(vocabulary):
@@ -214,7 +263,12 @@ def test_later_frames_do_not_change_earlier_memory(vocabulary):
 def test_downsample_is_a_mean_over_time_slot_by_slot():
     x = torch.arange(8.0).view(1, 1, 8, 1)  # 4 frames of 2 tokens: (0, 1), (2, 3), (4, 5), (6, 7)
     assert downsample(x, 2, tokens_per_frame=2).flatten().tolist() == [1.0, 2.0, 5.0, 6.0]
-    assert group_positions(torch.tensor([0, 0, 1, 1, 2, 2, 3, 3]), 2, 2).tolist() == [0.5, 0.5, 2.5, 2.5]
+    assert group_positions(torch.tensor([0, 0, 1, 1, 2, 2, 3, 3]), 2, 2).tolist() == [
+        0.5,
+        0.5,
+        2.5,
+        2.5,
+    ]
 
 
 @pytest.mark.parametrize("r", [0, 3, 5, 32])
@@ -251,8 +305,16 @@ def test_counters_are_named_and_add_up(vocabulary):
 
 def test_plain_configuration_has_no_additions():
     config = DecoderConfig().plain()
-    assert (config.rope_fraction, config.text_bias, config.memory_bias, config.query_gain) == (1.0, 0.0, 0.0, 1.0)
-    assert replace(config, rope_fraction=0.25, text_bias=4.0, memory_bias=-30.0, query_gain=3.0) == DecoderConfig()
+    assert (config.rope_fraction, config.text_bias, config.memory_bias, config.query_gain) == (
+        1.0,
+        0.0,
+        0.0,
+        1.0,
+    )
+    assert (
+        replace(config, rope_fraction=0.25, text_bias=4.0, memory_bias=-30.0, query_gain=3.0)
+        == DecoderConfig()
+    )
 
 
 @pytest.mark.gpu

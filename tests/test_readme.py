@@ -1,4 +1,6 @@
-"""Every command line of the README is run for real, on small stand-ins: a short video, a small split, a smoke training, a tiny notebook."""
+"""Every command line of the README is run for real, on small stand-ins: a short video, a small
+split, a smoke training, a tiny notebook.
+"""
 
 import re
 import shlex
@@ -12,7 +14,13 @@ from timescope_lite.corpus import SPLITS, Split, build, read_questions
 from timescope_lite.train import FramePhase
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCK = (ROOT / "README.md").read_text(encoding="utf-8").split("## The command line")[1].split("```sh")[1].split("```")[0]
+BLOCK = (
+    (ROOT / "README.md")
+    .read_text(encoding="utf-8")
+    .split("## The command line")[1]
+    .split("```sh")[1]
+    .split("```")[0]
+)
 COMMANDS = [line.split("#")[0].strip() for line in BLOCK.strip().splitlines()]
 NOTEBOOK = """
 from timescope_lite.results import Metric, write_result
@@ -31,7 +39,12 @@ def stage(tmp_path_factory):
     patch.setenv("TIMESCOPE_DATA", str(folder / "data"))
     patch.setattr(bench, "MINUTES", (1,))
     small = train.recipe("smoke")
-    quick = train.Recipe("two_stage", FramePhase(stories=3, frames_per_story=16, steps=2, batch=16), small.phases[-1:], pool_frames=256)
+    quick = train.Recipe(
+        "two_stage",
+        FramePhase(stories=3, frames_per_story=16, steps=2, batch=16),
+        small.phases[-1:],
+        pool_frames=256,
+    )
     patch.setattr(train, "recipe", lambda profile, system, depth: quick)
     patch.setattr(dials, "POINTS", {})
     patch.setattr(variants, "VARIANTS", {})
@@ -39,10 +52,14 @@ def stage(tmp_path_factory):
     patch.setattr(dials, "draw", lambda out: out)
     video = build("sample", root=folder, progress=False)
     item = read_questions(video)[0]
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in ('out = ""\nseed = 1', NOTEBOOK)])
+    book = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(text) for text in ('out = ""\nseed = 1', NOTEBOOK)]
+    )
     book.cells[0].metadata["tags"] = ["parameters"]
     nbformat.write(book, folder / "04_tiny.ipynb")
-    (folder / "grid.toml").write_text(f'notebook = "{folder / "04_tiny.ipynb"}"\nabout = "two seeds"\nseeds = [1, 2]\n')
+    (folder / "grid.toml").write_text(
+        f'notebook = "{folder / "04_tiny.ipynb"}"\nabout = "two seeds"\nseeds = [1, 2]\n'
+    )
     yield {"folder": folder, "video": video / item.video, "task": item.text}
     patch.undo()
 
@@ -52,11 +69,18 @@ def arguments_of(command: str, stage: dict) -> list[str]:
     words = shlex.split(command)
     assert words[0] == "timescope-lite"
     out = str(stage["folder"] / re.sub(r"\W+", "_", command))
-    swap = {"VIDEO": str(stage["video"]), "TASK": stage["task"], "DIR": out, "notebooks/*.ipynb": str(stage["folder"] / "04_tiny.ipynb")}
+    swap = {
+        "VIDEO": str(stage["video"]),
+        "TASK": stage["task"],
+        "DIR": out,
+        "notebooks/*.ipynb": str(stage["folder"] / "04_tiny.ipynb"),
+    }
     swap |= {"grids/*.toml": str(stage["folder"] / "grid.toml")}
     given = [swap.get(word, "smoke" if word == "lab" else word) for word in words[1:]]
     if given[0] == "run":
-        given = [str(stage["folder"] / "04_tiny.ipynb") if word == "04" else word for word in given] + [
+        given = [
+            str(stage["folder"] / "04_tiny.ipynb") if word == "04" else word for word in given
+        ] + [
             "--out",
             str(stage["folder"] / "runs"),
         ]
@@ -64,7 +88,9 @@ def arguments_of(command: str, stage: dict) -> list[str]:
         given += ["--out", out]
     if given[0] == "student":
         given += ["04", "--no-prove"]
-    if given[0] == "report":  # --record writes into the project's own files: tests/test_cli.py runs it on a copy
+    if (
+        given[0] == "report"
+    ):  # --record writes into the project's own files: tests/test_cli.py runs it on a copy
         given = ["report", str(stage["folder"] / "runs")]
     return given
 
@@ -88,7 +114,9 @@ def test_a_command_of_the_readme_runs(command, stage, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(arguments_of(command, stage))
     printed = capsys.readouterr()
-    allowed = {0, 1} if "doctor" in command else {0}  # the doctor may find the machine wanting, and says so
+    allowed = (
+        {0, 1} if "doctor" in command else {0}
+    )  # the doctor may find the machine wanting, and says so
     assert int(stopped.value.code or 0) in allowed, printed.err
     assert printed.out.strip(), "a command says what it did"
     assert "Traceback" not in printed.err

@@ -1,4 +1,6 @@
-"""Frames of Tiny Town: the same everywhere, bands apart, and every field of the state readable from what the model sees."""
+"""Frames of Tiny Town: the same everywhere, bands apart, and every field of the state readable from
+what the model sees.
+"""
 
 import hashlib
 import io
@@ -68,7 +70,12 @@ def h264(frames: list[np.ndarray], fps: int) -> np.ndarray:
 
 
 def nearest(seen: np.ndarray, templates: np.ndarray) -> int:
-    return int(((templates.astype(int) - seen.astype(int)) ** 2).reshape(len(templates), -1).sum(1).argmin())
+    return int(
+        ((templates.astype(int) - seen.astype(int)) ** 2)
+        .reshape(len(templates), -1)
+        .sum(1)
+        .argmin()
+    )
 
 
 # --- the same everywhere
@@ -84,10 +91,19 @@ def test_frames_hash_the_same_everywhere(name: str) -> None:
 def test_a_frame_depends_on_its_own_row_and_time_only(domain) -> None:
     states, times_s = random_states(1, 12), np.arange(12) / 3
     together = render.render_frames(domain, states, times_s)
-    for cached in (render._scene, render._backdrop, render._lasting, render._figure, render._sign, render._plate):
+    for cached in (
+        render._scene,
+        render._backdrop,
+        render._lasting,
+        render._figure,
+        render._sign,
+        render._plate,
+    ):
         cached.cache_clear()
     order = np.random.default_rng(0).permutation(12)
-    alone = np.concatenate([render.render_frames(domain, states[i : i + 1], times_s[i : i + 1]) for i in order])
+    alone = np.concatenate(
+        [render.render_frames(domain, states[i : i + 1], times_s[i : i + 1]) for i in order]
+    )
     assert np.array_equal(alone, together[order])
 
 
@@ -112,7 +128,9 @@ def test_video_shows_the_row_of_its_second() -> None:
     frames = np.stack(list(render.render_video(DOMAINS["meadow"], states, fps=2.5)))
     times_s = np.arange(len(frames)) / 2.5
     assert len(frames) == 22
-    assert np.array_equal(frames, render.render_frames(DOMAINS["meadow"], states[times_s.astype(int)], times_s))
+    assert np.array_equal(
+        frames, render.render_frames(DOMAINS["meadow"], states[times_s.astype(int)], times_s)
+    )
 
 
 def test_model_size_is_the_rounded_mean_of_four() -> None:
@@ -136,10 +154,16 @@ def test_each_field_changes_its_own_band_only(domain, lasting: int) -> None:
         a, b = render.render_frames(domain, rows, np.zeros(2))
         return (a != b).any(axis=2)
 
-    sign, place, other = changed(SIGN, 77), changed(PLACE, 100), changed(EFFECT, (lasting + 1) % (1 + len(SHOWN)))
+    sign, place, other = (
+        changed(SIGN, 77),
+        changed(PLACE, 100),
+        changed(EFFECT, (lasting + 1) % (1 + len(SHOWN))),
+    )
     assert sign[: render.SCENE_TOP].any() and not sign[render.SCENE_TOP :].any()
     assert place[render.PLATE_TOP :].any() and not place[: render.SCENE_TOP].any()
-    assert other.any() and not other[: render.SCENE_TOP].any() and not other[render.PLATE_TOP :].any()
+    assert (
+        other.any() and not other[: render.SCENE_TOP].any() and not other[render.PLATE_TOP :].any()
+    )
     for track, (top, left) in enumerate(render.CELLS):
         difference = changed(TRACK0 + track, 16)
         cell = difference[top : top + art.CELL_H, left : left + art.CELL_W].copy()
@@ -195,42 +219,67 @@ def test_plates_differ_at_the_size_the_model_sees(domain) -> None:
 
 
 def test_colours_stay_apart_for_colour_blind_eyes() -> None:
-    # Dichromat simulation in linear RGB: Vienot, Brettel and Mollon 1999; distances in CIELAB (CIE76), 2.3 being just noticeable.
+    # Dichromat simulation in linear RGB: Vienot, Brettel and Mollon 1999; distances in CIELAB
+    # (CIE76), 2.3 being just noticeable.
     sight = {
         "full": np.eye(3),
-        "protanope": np.array([[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]]),
-        "deuteranope": np.array([[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]]),
+        "protanope": np.array(
+            [[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]]
+        ),
+        "deuteranope": np.array(
+            [[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]]
+        ),
     }
     srgb = np.array([art.COLOUR_RGB[name] for name in COLOURS]) / 255
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    to_xyz = np.array(
+        [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    )
     for eyes, matrix in sight.items():
         xyz = (linear @ matrix.T).clip(0, 1) @ to_xyz.T / to_xyz.sum(axis=1)
         f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
-        lab = np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
-        closest = min((float(np.linalg.norm(lab[a] - lab[b])), COLOURS[a], COLOURS[b]) for a, b in combinations(range(len(COLOURS)), 2))
+        lab = np.stack(
+            [116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1
+        )
+        closest = min(
+            (float(np.linalg.norm(lab[a] - lab[b])), COLOURS[a], COLOURS[b])
+            for a, b in combinations(range(len(COLOURS)), 2)
+        )
         assert closest[0] > 20, (eyes, closest)
 
 
 @EVERY_DOMAIN
 def test_preparations_show_at_the_size_the_model_sees(domain) -> None:
-    """Whoever stands before them, a preparation differs from nothing and from anything else that lasts by 16 whole pixels or more."""
+    """Whoever stands before them, a preparation differs from nothing and from anything else that
+    lasts by 16 whole pixels or more.
+    """
     for seed in range(4):
         rows = np.tile(random_states(seed, 1), (1 + len(SHOWN), 1))
         rows[:, EFFECT] = np.arange(1 + len(SHOWN))
-        small = render.to_model_size(render.render_frames(domain, rows, np.full(len(rows), seed / 4)))
+        small = render.to_model_size(
+            render.render_frames(domain, rows, np.full(len(rows), seed / 4))
+        )
         for name in PREPARATIONS:
             number = 1 + SHOWN.index(name)
-            near = min((small_distance(small[number], small[other]), other) for other in range(len(rows)) if other != number)
+            near = min(
+                (small_distance(small[number], small[other]), other)
+                for other in range(len(rows))
+                if other != number
+            )
             assert near[0] > 4, (name, near)
 
 
 def test_preparations_leave_the_light_and_the_people_alone() -> None:
     row = np.array([[3, 50, 0, 1, 2, 3, 4]])
-    plain, *prepared = (render.render_frames(DOMAINS["farm"], row + [0, 0, n, 0, 0, 0, 0], np.zeros(1)) for n in (0, 7, 8, 9, 10))
+    plain, *prepared = (
+        render.render_frames(DOMAINS["farm"], row + [0, 0, n, 0, 0, 0, 0], np.zeros(1))
+        for n in (0, 7, 8, 9, 10)
+    )
     people = np.zeros((render.SIZE * render.SIZE), dtype=bool)
     for track, role in enumerate(DOMAINS["farm"].cast):
-        where, _ = render._figure(track, role.colour, role.verbs[0], role.objects[track], 2 * track % art.STEPS)
+        where, _ = render._figure(
+            track, role.colour, role.verbs[0], role.objects[track], 2 * track % art.STEPS
+        )
         people[where] = True
     for name, frame in zip(PREPARATIONS, prepared, strict=True):
         changed = (frame != plain).any(axis=-1).reshape(-1)
@@ -240,7 +289,9 @@ def test_preparations_leave_the_light_and_the_people_alone() -> None:
 
 @EVERY_DOMAIN
 def test_every_field_is_readable_after_h264(domain) -> None:
-    """A nearest-template reader, told only the time, recovers all seven fields from 64 x 64 pixels."""
+    """A nearest-template reader, told only the time, recovers all seven fields from 64 x 64
+    pixels.
+    """
     states = random_states(11, 33)
     frames = h264(list(render.render_video(domain, states, fps=2.0)), fps=2)[::2]
     every_place = np.zeros((NUM_PLACES, 7), dtype=int)
@@ -253,7 +304,9 @@ def test_every_field_is_readable_after_h264(domain) -> None:
         read[SIGN] = nearest(seen[:top], names[:, :top])
 
         def drawn(rows: np.ndarray, second: int = second) -> np.ndarray:
-            return render.to_model_size(render.render_frames(domain, rows, np.full(len(rows), float(second))))
+            return render.to_model_size(
+                render.render_frames(domain, rows, np.full(len(rows), float(second)))
+            )
 
         rows = np.tile(read, (1 + len(SHOWN), 1))
         rows[:, EFFECT] = np.arange(1 + len(SHOWN))
@@ -263,7 +316,9 @@ def test_every_field_is_readable_after_h264(domain) -> None:
         templates = drawn(rows)
         for track, (y, x) in enumerate(render.CELLS):
             cell = np.s_[y // 2 : (y + art.CELL_H) // 2, x // 2 : (x + art.CELL_W) // 2]
-            read[TRACK0 + track] = nearest(seen[cell], np.stack([picture[cell] for picture in templates]))
+            read[TRACK0 + track] = nearest(
+                seen[cell], np.stack([picture[cell] for picture in templates])
+            )
         assert read.tolist() == truth.tolist(), f"second {second}"
 
 
@@ -276,7 +331,14 @@ def test_art_covers_the_global_vocabulary() -> None:
 
 
 def test_35_domains_of_six_families() -> None:
-    assert len(DOMAINS) == 35 and FAMILIES == ["home", "leisure", "nature", "town", "travel", "work"]
+    assert len(DOMAINS) == 35 and FAMILIES == [
+        "home",
+        "leisure",
+        "nature",
+        "town",
+        "travel",
+        "work",
+    ]
 
 
 @EVERY_DOMAIN
@@ -284,13 +346,21 @@ def test_domain_can_be_drawn_and_is_balanced(domain) -> None:
     verbs = [verb for role in domain.cast for verb in role.verbs]
     assert {verb: verbs.count(verb) for verb in VERBS} == dict.fromkeys(VERBS, 2)
     assert {name for role in domain.cast for name in role.objects} <= set(art.ICONS)
-    assert len({role.colour for role in domain.cast}) == 4 and {role.colour for role in domain.cast} <= set(COLOURS)
-    assert all(3 <= len(noun) <= 4 for noun in domain.places) and all(len(role.role) <= 8 for role in domain.cast)
+    assert len({role.colour for role in domain.cast}) == 4 and {
+        role.colour for role in domain.cast
+    } <= set(COLOURS)
+    assert all(3 <= len(noun) <= 4 for noun in domain.places) and all(
+        len(role.role) <= 8 for role in domain.cast
+    )
     assert len({rule.cause for rule in domain.rules} | {plan.purpose for plan in domain.plans}) == 8
 
 
 def test_no_word_means_two_things() -> None:
-    nouns = [noun for family in {domain.family: domain.places for domain in DOMAINS.values()}.values() for noun in family]
+    nouns = [
+        noun
+        for family in {domain.family: domain.places for domain in DOMAINS.values()}.values()
+        for noun in family
+    ]
     roles = [role.role for domain in DOMAINS.values() for role in domain.cast]
     words = [*nouns, *roles, *art.ICONS, *COLOURS, *VERBS, *SHOWN, *DOMAINS]
     assert sorted({word for word in words if words.count(word) > 1}) == []
@@ -300,8 +370,14 @@ def test_no_word_means_two_things() -> None:
 def test_domains_of_a_family_have_a_light_of_their_own(family: str) -> None:
     mine = [domain for domain in DOMAINS.values() if domain.family == family]
     for one, other in combinations(mine, 2):
-        skies, grounds = (np.array([art.rgb(one_), art.rgb(other_)]) for one_, other_ in ((one.sky, other.sky), (one.ground, other.ground)))
-        assert np.abs(np.diff(skies, axis=0)).sum() > 30 and np.abs(np.diff(grounds, axis=0)).sum() > 30, (one.name, other.name)
+        skies, grounds = (
+            np.array([art.rgb(one_), art.rgb(other_)])
+            for one_, other_ in ((one.sky, other.sky), (one.ground, other.ground))
+        )
+        assert (
+            np.abs(np.diff(skies, axis=0)).sum() > 30
+            and np.abs(np.diff(grounds, axis=0)).sum() > 30
+        ), (one.name, other.name)
 
 
 @EVERY_DOMAIN
@@ -347,4 +423,6 @@ def test_bad_words_are_named() -> None:
 
 
 def test_no_frames_is_an_empty_array() -> None:
-    assert render.render_frames(DOMAINS["house"], np.zeros((0, 7), dtype=np.int16), np.zeros(0)).shape == (0, 128, 128, 3)
+    assert render.render_frames(
+        DOMAINS["house"], np.zeros((0, 7), dtype=np.int16), np.zeros(0)
+    ).shape == (0, 128, 128, 3)

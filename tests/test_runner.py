@@ -1,4 +1,6 @@
-"""The strict runner on small notebooks that pass, raise, hang, die, misspell a parameter or forget their result."""
+"""The strict runner on small notebooks that pass, raise, hang, die, misspell a parameter or forget
+their result.
+"""
 
 import json
 import os
@@ -23,14 +25,19 @@ PARAMETERS = 'profile = "smoke"\nout = ""\nseed = 0\nshare = 0.5\nlabel = "plain
 RESULT = """
 from timescope_lite.results import Metric, write_result
 METRIC = Metric(share, 0.25, 0.75, 8)
-_ = write_result(out, name="tiny", seed=seed, config={"profile": profile}, metrics={"two_stage@64/all/r1@0.5": METRIC})
+METRICS = {"two_stage@64/all/r1@0.5": METRIC}
+_ = write_result(out, name="tiny", seed=seed, config={"profile": profile}, metrics=METRICS)
 """
 
 
 def make(path: Path, *cells: str, kernel: str = "python3") -> Path:
     """A notebook of one parameters cell and the given code cells."""
-    book = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": kernel, "display_name": kernel, "language": "python"}})
-    book.cells = [nbformat.v4.new_code_cell(textwrap.dedent(cell).strip()) for cell in (PARAMETERS, *cells)]
+    book = nbformat.v4.new_notebook(
+        metadata={"kernelspec": {"name": kernel, "display_name": kernel, "language": "python"}}
+    )
+    book.cells = [
+        nbformat.v4.new_code_cell(textwrap.dedent(cell).strip()) for cell in (PARAMETERS, *cells)
+    ]
     book.cells[0].metadata["tags"] = ["parameters"]
     nbformat.write(book, path)
     return path
@@ -38,7 +45,9 @@ def make(path: Path, *cells: str, kernel: str = "python3") -> Path:
 
 @pytest.fixture(autouse=True, scope="module")
 def frozen_library() -> Iterator[None]:
-    """The hash of the library as one value: an editor that saves a file during the tests must not change their outcome."""
+    """The hash of the library as one value: an editor that saves a file during the tests must not
+    change their outcome.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "library_hash", lambda: "0.1.0+tests")
         yield
@@ -50,9 +59,17 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, runner.Ru
     folder = tmp_path_factory.mktemp("batch")
     books = [
         make(
-            folder / "fine.ipynb", "import os\nprint(os.environ['TIMESCOPE_PROFILE'], os.environ['OMP_NUM_THREADS'], os.getcwd())", RESULT
+            folder / "fine.ipynb",
+            "import os\nprint(os.environ['TIMESCOPE_PROFILE'], os.environ['OMP_NUM_THREADS'], "
+            "os.getcwd())",
+            RESULT,
         ),
-        make(folder / "raising.ipynb", "kept = 'this ran'\nkept", "wanted = {}\nwanted['window']", "print('never')"),
+        make(
+            folder / "raising.ipynb",
+            "kept = 'this ran'\nkept",
+            "wanted = {}\nwanted['window']",
+            "print('never')",
+        ),
         make(folder / "hanging.ipynb", "import time\n'slow'\ntime.sleep(600)", RESULT),
         make(folder / "dying.ipynb", RESULT, "import os\nos._exit(7)", "print('never')"),
         make(folder / "silent.ipynb", "print('no result')"),
@@ -61,7 +78,9 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, runner.Ru
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("OMP_NUM_THREADS", raising=False)
-        results = runner.run_notebooks(books, parameters={"seed": 3}, jobs=2, out=folder / "runs", cell_timeout_s=12)
+        results = runner.run_notebooks(
+            books, parameters={"seed": 3}, jobs=2, out=folder / "runs", cell_timeout_s=12
+        )
     assert [result.name for result in results] == [book.stem for book in books]
     return {result.name: result for result in results}, folder
 
@@ -80,7 +99,9 @@ def test_a_good_notebook_leaves_its_result_and_measures(batch) -> None:
 def test_the_kernel_gets_profile_threads_and_a_folder_of_its_own(batch) -> None:
     fine = batch[0]["fine"]
     book = nbformat.read(fine.folder / "fine.ipynb", as_version=4)
-    printed = "".join(output.get("text", "") for cell in book.cells for output in cell.get("outputs", []))
+    printed = "".join(
+        output.get("text", "") for cell in book.cells for output in cell.get("outputs", [])
+    )
     assert printed.split() == ["smoke", "1", str(fine.folder)]
     assert "without encryption" not in (fine.folder / "run.log").read_text()
 
@@ -105,7 +126,10 @@ def test_a_dead_kernel_fails_even_after_its_result_was_written(batch) -> None:
 
 
 def test_without_a_result_file_a_run_has_failed(batch) -> None:
-    assert batch[0]["silent"].status == "failed" and "result.json does not exist" in batch[0]["silent"].error
+    assert (
+        batch[0]["silent"].status == "failed"
+        and "result.json does not exist" in batch[0]["silent"].error
+    )
     assert batch[0]["modest"].status == "failed" and "says 'failed'" in batch[0]["modest"].error
 
 
@@ -116,9 +140,20 @@ def test_a_personal_kernel_name_does_not_matter(batch) -> None:
 def test_run_record_and_table_say_the_same(batch) -> None:
     results, _ = batch
     record = json.loads((results["raising"].folder / "run.json").read_text())
-    assert (record["status"], record["error"], record["profile"]) == ("failed", "KeyError: 'window'", "smoke")
+    assert (record["status"], record["error"], record["profile"]) == (
+        "failed",
+        "KeyError: 'window'",
+        "smoke",
+    )
     lines = runner.summary_table(list(results.values())).splitlines()
-    assert len(lines) == len(results) + 1 and lines[0].split() == ["notebook", "status", "time", "peak", "memory", "headline"]
+    assert len(lines) == len(results) + 1 and lines[0].split() == [
+        "notebook",
+        "status",
+        "time",
+        "peak",
+        "memory",
+        "headline",
+    ]
     assert "r1@0.5 0.500" in lines[1] and "KeyError: 'window'" in lines[2]
 
 
@@ -126,7 +161,11 @@ def test_resume_skips_exactly_what_is_unchanged(batch, monkeypatch: pytest.Monke
     _, folder = batch
     started: list[str] = []
     monkeypatch.setattr(
-        runner, "_run", lambda job, *_: started.append(job.name) or runner.RunResult(job.name, "ok", 0.0, 0, Path(job.folder))
+        runner,
+        "_run",
+        lambda job, *_: (
+            started.append(job.name) or runner.RunResult(job.name, "ok", 0.0, 0, Path(job.folder))
+        ),
     )
 
     def again(name: str = "fine", **options) -> str:
@@ -134,7 +173,13 @@ def test_resume_skips_exactly_what_is_unchanged(batch, monkeypatch: pytest.Monke
         return runner.run_notebooks([folder / f"{name}.ipynb"], **options)[0].status
 
     assert again() == "skipped" and not started
-    assert [again(parameters={"seed": 4}), again(resume=False), again(profile="lab"), again("raising"), again("dying")] == ["ok"] * 5
+    assert [
+        again(parameters={"seed": 4}),
+        again(resume=False),
+        again(profile="lab"),
+        again("raising"),
+        again("dying"),
+    ] == ["ok"] * 5
     assert started == ["fine", "fine", "fine", "raising", "dying"]
     monkeypatch.setattr(runner, "library_hash", lambda: "another")
     assert again() == "ok"
@@ -162,7 +207,9 @@ def test_the_content_hash_sees_code_and_nothing_else(tmp_path: Path) -> None:
         ({"jobs": 0}, "jobs is 0"),
     ],
 )
-def test_bad_settings_are_refused_before_anything_starts(tmp_path: Path, options: dict, says: str) -> None:
+def test_bad_settings_are_refused_before_anything_starts(
+    tmp_path: Path, options: dict, says: str
+) -> None:
     book = make(tmp_path / "fine.ipynb", RESULT)
     with pytest.raises(UserError, match=says):
         runner.run_notebooks([book], out=tmp_path / "runs", **options)
@@ -188,7 +235,9 @@ def test_bad_notebooks_are_refused_before_anything_starts(tmp_path: Path) -> Non
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_library_hash_leaves_out_what_no_result_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_library_hash_leaves_out_what_no_result_depends_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(runner, "PACKAGE", tmp_path)
     (tmp_path / "classroom").mkdir()
     hashes = []
@@ -204,7 +253,11 @@ def test_a_run_with_other_parameters_is_not_what_a_reader_gets(tmp_path: Path) -
     from timescope_lite.results import versions, write_result
 
     book = make(tmp_path / "tiny.ipynb")
-    own = {name: value for name, value in runner.declared_parameters(book).items() if name not in runner.RESERVED}
+    own = {
+        name: value
+        for name, value in runner.declared_parameters(book).items()
+        if name not in runner.RESERVED
+    }
     write_result(tmp_path / "run", name="tiny", metrics={})
     assert runner.stamp_of(tmp_path / "run", book) is None, "it has no run record"
     for parameters, status, good in (
@@ -222,7 +275,9 @@ def test_a_run_with_other_parameters_is_not_what_a_reader_gets(tmp_path: Path) -
 def test_an_int_is_a_fine_float_and_none_takes_anything(tmp_path: Path) -> None:
     book = make(tmp_path / "a.ipynb")
     book.write_text(book.read_text().replace('label = \\"plain\\"', "label = None"))
-    assert runner.checked(book, {"share": 1, "label": [2]}, {"profile": "lab", "out": "x", "more": 1}) == {
+    assert runner.checked(
+        book, {"share": 1, "label": [2]}, {"profile": "lab", "out": "x", "more": 1}
+    ) == {
         "share": 1,
         "label": [2],
         "profile": "lab",
@@ -230,25 +285,43 @@ def test_an_int_is_a_fine_float_and_none_takes_anything(tmp_path: Path) -> None:
     }
 
 
-def test_a_kernel_that_dies_at_its_start_gets_one_more_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_that_dies_at_its_start_gets_one_more_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = tmp_path / "jupyter" / "kernels" / "python3"
     spec.mkdir(parents=True)
     script = f"import sys, pathlib, runpy\nflag = pathlib.Path({str(tmp_path / 'tries')!r})\n"
-    script += "tries = int(flag.read_text()) if flag.exists() else 0\nflag.write_text(str(tries + 1))\n"
-    script += "sys.exit(1) if tries < int(sys.argv.pop(1)) else runpy.run_module('ipykernel_launcher', run_name='__main__')\n"
+    script += (
+        "tries = int(flag.read_text()) if flag.exists() else 0\nflag.write_text(str(tries + 1))\n"
+    )
+    script += (
+        "sys.exit(1) if tries < int(sys.argv.pop(1)) else runpy.run_module('ipykernel_launcher', "
+        "run_name='__main__')\n"
+    )
     (spec / "flaky.py").write_text(script)
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     for deaths, status in ((1, "ok"), (9, "failed")):
         argv = [sys.executable, str(spec / "flaky.py"), str(deaths), "-f", "{connection_file}"]
-        (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "flaky", "language": "python"}))
+        (spec / "kernel.json").write_text(
+            json.dumps({"argv": argv, "display_name": "flaky", "language": "python"})
+        )
         (tmp_path / "tries").unlink(missing_ok=True)
-        result = runner.run_notebooks([make(tmp_path / "fine.ipynb", RESULT)], out=tmp_path / "runs")[0]
+        result = runner.run_notebooks(
+            [make(tmp_path / "fine.ipynb", RESULT)], out=tmp_path / "runs"
+        )[0]
         assert (result.status, (tmp_path / "tries").read_text()) == (status, "2")
-    assert "no kernel started (Kernel died before replying to kernel_info); `timescope-lite doctor` says what is missing" in result.error
+    assert (
+        "no kernel started (Kernel died before replying to kernel_info); `timescope-lite doctor` "
+        "says what is missing" in result.error
+    )
 
 
 def test_a_worker_that_is_killed_is_a_failed_run(tmp_path: Path) -> None:
-    book = make(tmp_path / "killed.ipynb", "import os, signal\nos.kill(os.getppid(), signal.SIGTERM)\nimport time\ntime.sleep(60)", RESULT)
+    book = make(
+        tmp_path / "killed.ipynb",
+        "import os, signal\nos.kill(os.getppid(), signal.SIGTERM)\nimport time\ntime.sleep(60)",
+        RESULT,
+    )
     result = runner.run_notebooks([book], out=tmp_path / "runs")[0]
     assert result.status == "failed" and result.error
 
@@ -256,14 +329,22 @@ def test_a_worker_that_is_killed_is_a_failed_run(tmp_path: Path) -> None:
 def test_ctrl_c_ends_the_workers_and_their_kernels(tmp_path: Path) -> None:
     make(
         tmp_path / "long.ipynb",
-        f"import os, time, pathlib\n_ = pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\ntime.sleep(600)",
+        "import os, time, pathlib\n_ = "
+        f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\ntime.sleep(600)",
     )
     call = "from timescope_lite.classroom.runner import run_notebooks"
     call += f"; run_notebooks([{str(tmp_path / 'long.ipynb')!r}], out={str(tmp_path)!r} + '/runs')"
     environment = {**os.environ, "PYTHONPATH": str(runner.PACKAGE.parent)}
-    # A shell starts its background jobs with SIGINT ignored, and children inherit that: the test must work there too.
-    listen = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)} if os.name == "posix" else {}
-    process = subprocess.Popen([sys.executable, "-c", call], env=environment, stderr=subprocess.DEVNULL, **listen)
+    # A shell starts its background jobs with SIGINT ignored, and children inherit that: the test
+    # must work there too.
+    listen = (
+        {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+        if os.name == "posix"
+        else {}
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", call], env=environment, stderr=subprocess.DEVNULL, **listen
+    )
     deadline = time.monotonic() + 60
     while not (tmp_path / "pid").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -271,5 +352,7 @@ def test_ctrl_c_ends_the_workers_and_their_kernels(tmp_path: Path) -> None:
     kernel = int((tmp_path / "pid").read_text())
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) != 0
-    assert kernel in family and not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in family)
+    assert kernel in family and not any(
+        psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in family
+    )
     assert json.loads((tmp_path / "runs" / "long" / "run.json").read_text())["status"] == "failed"

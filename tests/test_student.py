@@ -1,4 +1,6 @@
-"""The student version: nothing of a solution is left, hints and everything else are, and it stops kindly at the first exercise."""
+"""The student version: nothing of a solution is left, hints and everything else are, and it stops
+kindly at the first exercise.
+"""
 
 import json
 import re
@@ -34,8 +36,15 @@ def test_solutions_and_outputs_are_gone_and_nothing_else(source, made):
     for exercise in exercise_cells(source):
         lines = exercise.solution.split(BEGIN)[1].split(END)[0].splitlines()
         solved = [line.strip() for line in lines if len(line.strip()) > 25]
-        in_exercise = next(c.source for c in after.cells if f"exercise:{exercise.name}" in c.metadata.get("tags", []))
-        assert not [line for line in solved if line in in_exercise] and "NotImplementedError" in in_exercise
+        in_exercise = next(
+            c.source
+            for c in after.cells
+            if f"exercise:{exercise.name}" in c.metadata.get("tags", [])
+        )
+        assert (
+            not [line for line in solved if line in in_exercise]
+            and "NotImplementedError" in in_exercise
+        )
     assert len(before.cells) == len(after.cells)
     for old, new in zip(before.cells, after.cells, strict=True):
         assert old.metadata == new.metadata and old.cell_type == new.cell_type
@@ -50,19 +59,28 @@ def test_solutions_and_outputs_are_gone_and_nothing_else(source, made):
 @pytest.mark.parametrize("source", SAMPLED, ids=lambda path: path.stem)
 def test_it_runs_up_to_its_first_exercise_and_stops_there_kindly(source, made):
     said = prove_student_version(made[source.name])
-    assert said.endswith("not written yet. Write the function above, run its cell, then this one.") and len(said.splitlines()) == 1
+    assert (
+        said.endswith("not written yet. Write the function above, run its cell, then this one.")
+        and len(said.splitlines()) == 1
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", [path for path in NOTEBOOKS if path not in SAMPLED], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "source", [path for path in NOTEBOOKS if path not in SAMPLED], ids=lambda path: path.stem
+)
 def test_the_others_stop_kindly_too(source, made):
-    assert ("not written yet" if exercise_cells(source) else "(no exercise)") in prove_student_version(made[source.name])
+    assert (
+        "not written yet" if exercise_cells(source) else "(no exercise)"
+    ) in prove_student_version(made[source.name])
 
 
 def test_somebodys_work_is_never_overwritten(made, tmp_path, capsys):
     mine = tmp_path / SAMPLED[0].name
     mine.write_text("my answers")
-    with pytest.raises(UserError, match=f"holds {mine.name} already, perhaps with somebody's work in it"):
+    with pytest.raises(
+        UserError, match=f"holds {mine.name} already, perhaps with somebody's work in it"
+    ):
         make_student_version(NOTEBOOKS, tmp_path)
     assert mine.read_text() == "my answers" and list(tmp_path.iterdir()) == [mine]
     with pytest.raises(SystemExit) as stopped:
@@ -87,13 +105,19 @@ def test_markers_that_do_not_pair_are_refused_before_anything_is_written(tmp_pat
 @pytest.mark.parametrize(
     ("first", "check", "expected"),
     [
-        ("1 / 0", "raise AssertionError('not written yet')", "cell 0 fails before the first exercise: ZeroDivisionError"),
+        (
+            "1 / 0",
+            "raise AssertionError('not written yet')",
+            "cell 0 fails before the first exercise: ZeroDivisionError",
+        ),
         ("1", "1", "the check of the first exercise says 'nothing'; expected one kind line"),
         ("1", "double(1)", "the check of the first exercise says .*Traceback"),
     ],
 )
 def test_a_version_that_does_not_stop_kindly_is_refused(tmp_path, first, check, expected):
-    source = _book(tmp_path, first, f"def double(x):\n    {BEGIN}\n    return 2 * x\n    {END}", check)
+    source = _book(
+        tmp_path, first, f"def double(x):\n    {BEGIN}\n    return 2 * x\n    {END}", check
+    )
     (path,) = make_student_version([source], tmp_path / "out")
     assert json.loads(path.read_text())["cells"][1]["source"]
     with pytest.raises(UserError, match=f"(?s){expected}"):

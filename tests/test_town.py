@@ -1,4 +1,6 @@
-"""The whole town: how it is filmed, what a teacher may get wrong, what the fine stage writes on its way, and the bench drawn from it."""
+"""The whole town: how it is filmed, what a teacher may get wrong, what the fine stage writes on its
+way, and the bench drawn from it.
+"""
 
 import copy
 from collections import Counter
@@ -29,7 +31,16 @@ from timescope_lite.corpus import (
 )
 from timescope_lite.model.decoder import DecoderConfig
 from timescope_lite.model.timescope import MAX_CLUES, ModelConfig, TimeScope
-from timescope_lite.text import ANSWER, CHAIN_LOSS, NO_LOSS, SO, THINK, TIME_LOSS, Vocabulary, Writer
+from timescope_lite.text import (
+    ANSWER,
+    CHAIN_LOSS,
+    NO_LOSS,
+    SO,
+    THINK,
+    TIME_LOSS,
+    Vocabulary,
+    Writer,
+)
 from timescope_lite.train import TOWN_TASKS, recipe
 from timescope_lite.video import probe
 from timescope_lite.world.camera import CROSSING_S, PASSER_TOP, PERIOD_S, Camera
@@ -60,7 +71,9 @@ def test_a_steady_camera_changes_nothing_and_any_camera_films_the_same_twice():
     plain, seen = filmed(Camera(5))
     assert np.array_equal(plain, seen)
     busy = Camera(5, shake=2, drift=20, passers=True)
-    assert np.array_equal(filmed(busy)[1], filmed(busy)[1]) and not np.array_equal(filmed(busy)[1], filmed(replace(busy, seed=6))[1])
+    assert np.array_equal(filmed(busy)[1], filmed(busy)[1]) and not np.array_equal(
+        filmed(busy)[1], filmed(replace(busy, seed=6))[1]
+    )
 
 
 def test_light_drifts_by_no_more_than_it_says_and_never_turns_over():
@@ -74,7 +87,11 @@ def test_a_shaking_camera_moves_the_picture_by_pixels():
     plain, seen = filmed(Camera(5, shake=2))
     inner = slice(2, -2)
     for before, after in zip(plain[::16], seen[::16], strict=True):
-        moved = [np.roll(before, (y, x), (0, 1))[inner, inner] for y in range(-2, 3) for x in range(-2, 3)]
+        moved = [
+            np.roll(before, (y, x), (0, 1))[inner, inner]
+            for y in range(-2, 3)
+            for x in range(-2, 3)
+        ]
         assert any(np.array_equal(after[inner, inner], candidate) for candidate in moved)
 
 
@@ -88,7 +105,9 @@ def test_somebody_walks_past_once_in_a_while_below_the_sign():
 def test_cameras_that_are_drawn_differ():
     rng = np.random.default_rng(0)
     cameras = [Camera.draw(rng) for _ in range(60)]
-    assert {camera.shake for camera in cameras} == {0, 1, 2} and {camera.passers for camera in cameras} == {True, False}
+    assert {camera.shake for camera in cameras} == {0, 1, 2} and {
+        camera.passers for camera in cameras
+    } == {True, False}
     assert 0.3 < np.mean([camera.drift > 0 for camera in cameras]) < 0.7
 
 
@@ -96,13 +115,25 @@ def test_the_core_town_is_filmed_plainly_and_long_videos_of_the_whole_one_at_one
     story = tell(DOMAINS[0], 128, 1)
     assert take_of(SPLITS["dev"], story) == Take(Camera(0), 2.0)
     long = tell(DOMAINS[20], 700, 1, ODD)
-    assert take_of(SPLITS["test"], long).fps == 1.0 and take_of(SPLITS["test"], replace(long, states=long.states[:600])).fps == 2.0
+    assert (
+        take_of(SPLITS["test"], long).fps == 1.0
+        and take_of(SPLITS["test"], replace(long, states=long.states[:600])).fps == 2.0
+    )
     takes = [take_of(SPLITS["robust"], tell(DOMAINS[i], 48, i)) for i in range(35)]
-    assert {take.crf for take in takes} == {20, 26, 32} and {take.uneven for take in takes} == {True, False}
+    assert {take.crf for take in takes} == {20, 26, 32} and {take.uneven for take in takes} == {
+        True,
+        False,
+    }
     assert len({take.fps for take in takes}) == 6 and any(take.start_s for take in takes)
 
 
-@pytest.mark.parametrize("take", [Take(Camera(2), 10.0, 26), Take(Camera(1, 1, 10, True), 24000 / 1001, 32, start_s=3.2, uneven=True)])
+@pytest.mark.parametrize(
+    "take",
+    [
+        Take(Camera(2), 10.0, 26),
+        Take(Camera(1, 1, 10, True), 24000 / 1001, 32, start_s=3.2, uneven=True),
+    ],
+)
 def test_an_odd_take_is_a_file_whose_frames_are_found_at_their_times(tmp_path, take):
     story = tell(DOMAINS[9], 48, 2, ODD)
     path = take.write(tmp_path / "odd.mp4", story)
@@ -123,8 +154,12 @@ def some_questions(kinds, number=40):
 
 
 def test_every_kind_is_trained_on():
-    assert set(TOWN_TASKS) == set(TEMPLATES) and sum(TOWN_TASKS.values()) == pytest.approx(1.33, abs=0.35)
-    assert all("captions" not in phase.kinds for phase in recipe("town", "two_stage_no_cot").phases), "it writes no words"
+    assert set(TOWN_TASKS) == set(TEMPLATES) and sum(TOWN_TASKS.values()) == pytest.approx(
+        1.33, abs=0.35
+    )
+    assert all(
+        "captions" not in phase.kinds for phase in recipe("town", "two_stage_no_cot").phases
+    ), "it writes no words"
     assert recipe("town").town == "all" and recipe("lab").town == "core"
 
 
@@ -136,11 +171,15 @@ def test_clues_are_written_before_the_answer_and_the_next_tag_is_learned(writer)
         tail, asked = tokens[so + 1 :], loss[so:]
         found = [tail[i : i + 3] for i in range(0, len(tail), 3)]
         assert [triple[0] for triple in found] == [writer.clue] * len(q.clues) + [ANSWER]
-        assert [tuple(triple[1:]) for triple in found] == [tuple(writer.interval(*span, 0)) for span in (*q.clues, (q.start_s, q.end_s))]
+        assert [tuple(triple[1:]) for triple in found] == [
+            tuple(writer.interval(*span, 0)) for span in (*q.clues, (q.start_s, q.end_s))
+        ]
         assert asked == [CHAIN_LOSS, TIME_LOSS, TIME_LOSS] * len(found) + [NO_LOSS]
         assert all(q.window_start_s <= start < end <= q.window_end_s for start, end in q.clues)
         lengths[q.kind, len(q.clues)] += 1
-    assert {n for kind, n in lengths if kind == "nth"} >= {0, 1} and {n for kind, n in lengths if kind == "order"} == {1}
+    assert {n for kind, n in lengths if kind == "nth"} >= {0, 1} and {
+        n for kind, n in lengths if kind == "order"
+    } == {1}
 
 
 def test_a_model_of_the_core_town_writes_no_clue():
@@ -151,7 +190,9 @@ def test_a_model_of_the_core_town_writes_no_clue():
     question = draw_question(story, {"order": 1.0}, np.random.default_rng(0))
     tokens, _ = write_example(writer, story, question, 0, fine=True, think=True)
     assert tokens[tokens.index(SO) + 1] == ANSWER and question.clues
-    with pytest.raises(UserError, match="vocabulary lacks a word of .*; take the model of the whole town"):
+    with pytest.raises(
+        UserError, match="vocabulary lacks a word of .*; take the model of the whole town"
+    ):
         writer.question(story, ask(tell(core[0], 300, 1), "change", np.random.default_rng(0)))
 
 
@@ -161,13 +202,23 @@ def test_captions_are_the_first_events_of_a_place_with_their_times(writer):
         start = tokens.index(THINK) + 1
         body = tokens[start:-1]
         activities, spans = body[3::4], list(zip(body[1::4], body[2::4], strict=True))
-        assert tokens[-1] == SO and body[::4] == [writer.clue] * 6 and [a for a, _ in spans] == sorted(a for a, _ in spans)
-        assert loss[start - 1 : -1] == [CHAIN_LOSS, TIME_LOSS, TIME_LOSS, CHAIN_LOSS] * 6 + [CHAIN_LOSS]
+        assert (
+            tokens[-1] == SO
+            and body[::4] == [writer.clue] * 6
+            and [a for a, _ in spans] == sorted(a for a, _ in spans)
+        )
+        assert loss[start - 1 : -1] == [CHAIN_LOSS, TIME_LOSS, TIME_LOSS, CHAIN_LOSS] * 6 + [
+            CHAIN_LOSS
+        ]
         first = writer.vocabulary.first_second
         for token, (a, b) in zip(activities, spans, strict=True):
             word = list(writer.tokens[story.domain.name].activity).index(token)
             seen = story.states[a - first : b - first + 1, 3 + word // 16]
-            assert (seen == word % 16 + 1).all() and q.window_start_s <= a - first and b - first < q.window_end_s
+            assert (
+                (seen == word % 16 + 1).all()
+                and q.window_start_s <= a - first
+                and b - first < q.window_end_s
+            )
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
@@ -177,24 +228,36 @@ def test_a_teacher_is_wrong_about_as_many_hops_as_the_dial_says(writer, share):
     for story, q in some_questions(kinds, 120):
         true, told = writer.chain(story, q), hallucinate(writer, story, q, share, rng)
         assert len(told) == len(true) and told[-1] == SO
-        wrong, hops = wrong + sum(a != b for a, b in zip(true, told, strict=True)), hops + len(true) - 1
+        wrong, hops = (
+            wrong + sum(a != b for a, b in zip(true, told, strict=True)),
+            hops + len(true) - 1,
+        )
     assert abs(wrong / hops - share) < 0.08
 
 
 def test_a_batch_of_the_whole_town_follows_from_its_seed_and_has_every_kind(writer):
     pile = Pile(DOMAINS, SymbolicSource(DOMAINS), writer, 0)
-    one, again = (pile.batch(3, 256, 4, 64, Mix(TOWN_TASKS, absent=0.05, hallucinated=0.3)) for _ in range(2))
-    assert torch.equal(one.tokens, again.tokens) and len({kind for video in one.kinds for kind in video}) > 18
+    one, again = (
+        pile.batch(3, 256, 4, 64, Mix(TOWN_TASKS, absent=0.05, hallucinated=0.3)) for _ in range(2)
+    )
+    assert (
+        torch.equal(one.tokens, again.tokens)
+        and len({kind for video in one.kinds for kind in video}) > 18
+    )
 
 
 def test_a_model_may_write_clues_on_its_way(writer):
     torch.manual_seed(0)
-    model = TimeScope(ModelConfig(DecoderConfig(32, 2, 2, 2, 64), 16, can_say_absent=True), writer.vocabulary).eval()
+    model = TimeScope(
+        ModelConfig(DecoderConfig(32, 2, 2, 2, 64), 16, can_say_absent=True), writer.vocabulary
+    ).eval()
     memory = model.stream([(torch.randn(16, 1, 16), 16) for _ in range(3)], 8)
     found = model.find(memory.hvr, memory, [writer.clue, THINK], [SO])
     assert 1 <= len(found) <= 1 + MAX_CLUES and all(0 <= start < end <= 48 for start, end in found)
     assert model.fine(memory.hvr, memory, [writer.clue, THINK], [SO]) == found[-1]
-    assert len(model.find(memory.hvr, memory, [writer.clue, THINK], [])) == 1, "without reasoning no clue"
+    assert len(model.find(memory.hvr, memory, [writer.clue, THINK], [])) == 1, (
+        "without reasoning no clue"
+    )
     captions = model.captions(memory.hvr, memory, [writer.clue, THINK], most=3)
     assert len(captions) <= 3 and all(0 <= start < end <= 48 for _, start, end in captions)
 
@@ -207,8 +270,19 @@ def test_the_bench_is_balanced_for_any_seed(seed):
     videos = plan("test", seed)
     items = [item for _, chosen in videos for item in chosen]
     lengths = np.array([story.num_seconds for story, _ in videos])
-    assert len(videos) == 337 and len(items) >= 1000 and lengths.min() < 60 and lengths.max() == 3600
-    assert np.ptp([np.sum(lengths < 180), np.sum((lengths >= 180) & (lengths <= 600)), np.sum(lengths > 600)]) <= 1
+    assert (
+        len(videos) == 337 and len(items) >= 1000 and lengths.min() < 60 and lengths.max() == 3600
+    )
+    assert (
+        np.ptp(
+            [
+                np.sum(lengths < 180),
+                np.sum((lengths >= 180) & (lengths <= 600)),
+                np.sum(lengths > 600),
+            ]
+        )
+        <= 1
+    )
     corpus._check_balance(items, SPLITS["test"])
     for story, chosen in videos[seed % 7 :: 7]:
         for item in chosen:
@@ -216,7 +290,9 @@ def test_the_bench_is_balanced_for_any_seed(seed):
 
 
 def test_a_small_bench_is_built_by_two_processes_and_checked_on_files(tmp_path, monkeypatch):
-    monkeypatch.setitem(SPLITS, "mini", Split(4, (48, 60), 3, seed=9, town="all", phrasing="trained"))
+    monkeypatch.setitem(
+        SPLITS, "mini", Split(4, (48, 60), 3, seed=9, town="all", phrasing="trained")
+    )
     monkeypatch.setattr(corpus, "_check_balance", lambda items, split: None)
     report = check("mini", root=tmp_path, jobs=2)
     assert report["videos"] == 4 and report["questions"] == 12
@@ -227,7 +303,9 @@ def test_a_small_bench_is_built_by_two_processes_and_checked_on_files(tmp_path, 
 def test_what_is_uneven_is_named():
     items = [item for _, chosen in plan("town-dev") for item in chosen]
     with pytest.raises(UserError, match="task types are uneven"):
-        corpus._check_balance([item for item in items if item.question.kind != "oddity"], SPLITS["town-dev"])
+        corpus._check_balance(
+            [item for item in items if item.question.kind != "oddity"], SPLITS["town-dev"]
+        )
     early = [item for item in items if item.question.start_s < item.duration_s / 3]
     with pytest.raises(UserError, match="uneven|positions are not even"):
         corpus._check_balance(early, SPLITS["town-dev"])

@@ -66,14 +66,20 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_weights(monkeypatch):
     trainer = make()
     trainer.run(2)
     before = weights(trainer)
-    monkeypatch.setattr("timescope_lite.train.loss_of", lambda *a: (torch.tensor(float("nan")), torch.zeros(0)))
+    monkeypatch.setattr(
+        "timescope_lite.train.loss_of", lambda *a: (torch.tensor(float("nan")), torch.zeros(0))
+    )
     with pytest.raises(UserError, match="the loss is nan at step 2 of phase 'test'"):
         trainer.run(4)
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights(trainer).items())
 
 
 def test_the_loss_falls():
-    trainer = make(phase=dataclasses.replace(PHASE, steps=30, lengths=((1.0, (32,)),), kinds={"place": 1.0}, think=0.0))
+    trainer = make(
+        phase=dataclasses.replace(
+            PHASE, steps=30, lengths=((1.0, (32,)),), kinds={"place": 1.0}, think=0.0
+        )
+    )
     batch = trainer.pile.batch(999, 32, 8, 8, Mix({"place": 1.0}, think=0.0))
     before = float(loss_of(trainer.model, batch, 8, "reload")[0].detach())
     trainer.run(30)
@@ -102,14 +108,20 @@ def test_the_curriculum_grows():
     phase = Phase("x", 100, CURRICULUM, TASKS)
     rng = np.random.default_rng(0)
     drawn = [phase.draw_length(step, rng) for step in range(100)]
-    assert set(drawn[:20]) == {32, 64} and set(drawn[76:]) <= {32, 64, 128, 256, 512} and max(drawn[76:]) > 128
+    assert (
+        set(drawn[:20]) == {32, 64}
+        and set(drawn[76:]) <= {32, 64, 128, 256, 512}
+        and max(drawn[76:]) > 128
+    )
     assert phase.rate(0) < phase.rate(10) < 1.0 == phase.rate(40)
     assert phase.rate(99) < 0.1
 
 
 def test_a_recipe_runs_is_killed_and_goes_on(tmp_path, monkeypatch):
     plan = recipe("smoke")
-    short = tuple(dataclasses.replace(p, steps=4, lengths=((1.0, (64,)),)) for p in plan.phases[-3:])
+    short = tuple(
+        dataclasses.replace(p, steps=4, lengths=((1.0, (64,)),)) for p in plan.phases[-3:]
+    )
     frames = FramePhase(stories=3, frames_per_story=16, steps=3, batch=16)
     plan = dataclasses.replace(plan, phases=short, frames=frames, pool_frames=256)
     real = Trainer.one_step
@@ -131,31 +143,54 @@ def test_a_recipe_runs_is_killed_and_goes_on(tmp_path, monkeypatch):
     path = train(plan, tmp_path / "run", resume=True)
     whole = train(plan, tmp_path / "elsewhere" / "whole")
     one, two = load(path), load(whole)
-    assert all(torch.equal(a, b) for a, b in zip(one.model.state_dict().values(), two.model.state_dict().values(), strict=True))
-    rows = [json.loads(line) for line in (tmp_path / "elsewhere" / "whole" / "log.jsonl").read_text().splitlines()]
-    assert [row["phase"] for row in rows if "left_min" in row] == [phase.name for phase in plan.phases]
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(
+            one.model.state_dict().values(), two.model.state_dict().values(), strict=True
+        )
+    )
+    rows = [
+        json.loads(line)
+        for line in (tmp_path / "elsewhere" / "whole" / "log.jsonl").read_text().splitlines()
+    ]
+    assert [row["phase"] for row in rows if "left_min" in row] == [
+        phase.name for phase in plan.phases
+    ]
 
 
 def test_what_two_systems_have_in_common_is_trained_once(tmp_path, monkeypatch):
     def short(system):
         plan = recipe("smoke", system)
-        phases = tuple(dataclasses.replace(p, steps=2, lengths=((1.0, (64,)),)) for p in plan.phases)
+        phases = tuple(
+            dataclasses.replace(p, steps=2, lengths=((1.0, (64,)),)) for p in plan.phases
+        )
         return dataclasses.replace(
-            plan, phases=phases, frames=FramePhase(stories=3, frames_per_story=16, steps=3, batch=16), pool_frames=256
+            plan,
+            phases=phases,
+            frames=FramePhase(stories=3, frames_per_story=16, steps=3, batch=16),
+            pool_frames=256,
         )
 
     taken = []
     real = Trainer.one_step
-    monkeypatch.setattr(Trainer, "one_step", lambda self: (taken.append(self.phase.name), real(self))[1])
+    monkeypatch.setattr(
+        Trainer, "one_step", lambda self: (taken.append(self.phase.name), real(self))[1]
+    )
     first = load(train(short("two_stage"), tmp_path / "two_stage"))
     assert taken == [p.name for p in short("two_stage").phases for _ in range(2)]
     taken.clear()
     second = load(train(short("single_stage"), tmp_path / "single_stage"))
-    assert taken == ["sft1", "sft1", "sft2", "sft2", "sft3", "sft3"], "all phases up to dense are shared"
+    assert taken == ["sft1", "sft1", "sft2", "sft2", "sft3", "sft3"], (
+        "all phases up to dense are shared"
+    )
     assert same_encoder(first, second) and second.about["system"] == "single_stage"
     assert not torch.equal(first.model.words, second.model.words)
     taken.clear()
-    assert load(train(short("single_stage"), tmp_path / "single_stage", resume=True)).about == second.about and not taken
+    assert (
+        load(train(short("single_stage"), tmp_path / "single_stage", resume=True)).about
+        == second.about
+        and not taken
+    )
 
 
 @pytest.mark.parametrize("system", TRAINED_SYSTEMS)
@@ -175,8 +210,22 @@ def test_every_system_gets_the_same_number_of_steps_after_the_backbone(system):
 def test_how_a_phase_compresses():
     rng = np.random.default_rng(0)
     at = lambda phase: [phase.draw_compression(s, rng) for s in (64, 128, 256, 512, 1024, 3600)]  # noqa: E731
-    assert at(dataclasses.replace(PHASE, budget=128)) == [(1, 1), (1, 1), (2, 1), (4, 1), (8, 1), (16, 1)]
-    assert at(dataclasses.replace(PHASE, budget=128, sampled=True)) == [(1, 1), (1, 1), (1, 2), (1, 4), (1, 8), (1, 29)]
+    assert at(dataclasses.replace(PHASE, budget=128)) == [
+        (1, 1),
+        (1, 1),
+        (2, 1),
+        (4, 1),
+        (8, 1),
+        (16, 1),
+    ]
+    assert at(dataclasses.replace(PHASE, budget=128, sampled=True)) == [
+        (1, 1),
+        (1, 1),
+        (1, 2),
+        (1, 4),
+        (1, 8),
+        (1, 29),
+    ]
     assert at(PHASE) == [(8, 1)] * 6
 
 
@@ -184,7 +233,9 @@ def test_a_time_competes_with_its_rivals_and_absent():
     trainer = make()
     batch = trainer.pile.batch(0, 64, 2, 6, Mix(TASKS, absent=0.3))
     cost = loss_of(trainer.model, batch, 8, "reload")[1]
-    assert ((cost > 0) == (batch.loss > 0)).all(), "every supervised token has a cost, and nothing else"
+    assert ((cost > 0) == (batch.loss > 0)).all(), (
+        "every supervised token has a cost, and nothing else"
+    )
     assert (batch.tokens == ABSENT).any()
     with torch.no_grad():
         trainer.model.times.outward.weight.mul_(0)  # all seconds alike, <absent> too
@@ -195,40 +246,62 @@ def test_a_time_competes_with_its_rivals_and_absent():
 
 def test_rivals_lie_around_the_video_and_on_the_clock():
     assert rivals(4000, 64) == (4000 - (RIVALS - 64) // 2, RIVALS)
-    assert rivals(5, 64) == (0, RIVALS) and rivals(NUM_SECONDS - 64, 64) == (NUM_SECONDS - RIVALS, RIVALS)
+    assert rivals(5, 64) == (0, RIVALS) and rivals(NUM_SECONDS - 64, 64) == (
+        NUM_SECONDS - RIVALS,
+        RIVALS,
+    )
     assert rivals(100, 3600) == (100, 3600), "a long video has rivals enough of its own"
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(UserError, match="unknown profile 'huge': expected one of smoke, lab, long, town, full"):
+    with pytest.raises(
+        UserError, match="unknown profile 'huge': expected one of smoke, lab, long, town, full"
+    ):
         recipe("huge")
-    with pytest.raises(UserError, match="no recipe for the system 'magic': expected one of two_stage, "):
+    with pytest.raises(
+        UserError, match="no recipe for the system 'magic': expected one of two_stage, "
+    ):
         recipe("lab", "magic")
 
 
 def test_one_dial_for_the_size():
     tiny, base = decoder_of(4), decoder_of(8)
-    assert tiny == DecoderConfig() and base.width == 2 * tiny.width and base.layers == 2 * base.heads == 8
+    assert (
+        tiny == DecoderConfig()
+        and base.width == 2 * tiny.width
+        and base.layers == 2 * base.heads == 8
+    )
     assert recipe("full").decoder == base and recipe("lab", depth=6).decoder == decoder_of(6)
 
 
 def test_long_is_lab_with_a_longer_end():
     lab, long = recipe("lab"), recipe("long")
-    assert [long.key(n, 0) == lab.key(n, 0) for n in range(len(lab.phases))] == [True] * 5 + [False], "what they share is trained once"
-    assert [p.steps for p in long.phases] == [p.steps for p in lab.phases[:-1]] + [2 * lab.phases[-1].steps]
+    assert [long.key(n, 0) == lab.key(n, 0) for n in range(len(lab.phases))] == [True] * 5 + [
+        False
+    ], "what they share is trained once"
+    assert [p.steps for p in long.phases] == [p.steps for p in lab.phases[:-1]] + [
+        2 * lab.phases[-1].steps
+    ]
 
 
 @pytest.mark.parametrize("system", TRAINED_SYSTEMS)
 def test_the_whole_town_practises_details_before_fine_tuning_and_every_length_at_its_end(system):
     town, core = recipe("town", system), recipe("lab", system)
     at = [p.name for p in town.phases].index("details")
-    assert [p.name for p in town.phases if p.name != "details"] == [*[p.name for p in core.phases], "sft4"]
+    assert [p.name for p in town.phases if p.name != "details"] == [
+        *[p.name for p in core.phases],
+        "sft4",
+    ]
     assert town.phases[at + 1].name == "sft1"
     for phase in town.phases:
         for seconds in {seconds for _, lengths in phase.lengths for seconds in lengths}:
             stride = phase.draw_compression(seconds, np.random.default_rng(0))[1]
-            assert -(-seconds // stride) % 16 == 0, f"{phase.name}: {seconds} s are read in whole segments"
-    assert set(town.phases[at].kinds) <= set(town.phases[at - 1].kinds), "nothing is asked there that is not asked elsewhere"
+            assert -(-seconds // stride) % 16 == 0, (
+                f"{phase.name}: {seconds} s are read in whole segments"
+            )
+    assert set(town.phases[at].kinds) <= set(town.phases[at - 1].kinds), (
+        "nothing is asked there that is not asked elsewhere"
+    )
     if system != "two_stage_no_cot":
         assert town.key(at, 0) == recipe("town").key(at, 0), "it is trained once for all"
 
@@ -240,27 +313,47 @@ def test_the_whole_town_practises_details_before_fine_tuning_and_every_length_at
 def saved(tmp_path):
     torch.manual_seed(0)
     encoder = FrameEncoder(FrameEncoderConfig(fields=(3, 4)))
-    model = TimeScope(ModelConfig(feature_width=encoder.config.feature_width), Vocabulary.of(DOMAINS))
+    model = TimeScope(
+        ModelConfig(feature_width=encoder.config.feature_width), Vocabulary.of(DOMAINS)
+    )
     return save(tmp_path / "tiny.safetensors", model, encoder, {"seed": 0}), model, encoder
 
 
 def test_a_checkpoint_comes_back_whole(saved):
     path, model, encoder = saved
     back = load(path)
-    assert back.model.config == model.config and back.model.vocabulary == model.vocabulary and back.about["seed"] == 0
+    assert (
+        back.model.config == model.config
+        and back.model.vocabulary == model.vocabulary
+        and back.about["seed"] == 0
+    )
     for one, two in ((model, back.model), (encoder, back.encoder)):
-        assert all(torch.equal(a.half().float(), b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+        assert all(
+            torch.equal(a.half().float(), b)
+            for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True)
+        )
 
 
 def test_bad_checkpoints_are_named(saved, tmp_path):
     path, *_ = saved
     whole = path.read_bytes()
-    cases = {"missing": None, "cut": whole[: len(whole) // 2], "empty": b"", "text": b"not a checkpoint at all"}
+    cases = {
+        "missing": None,
+        "cut": whole[: len(whole) // 2],
+        "empty": b"",
+        "text": b"not a checkpoint at all",
+    }
     for name, content in cases.items():
         bad = tmp_path / f"{name}.safetensors"
         if content is not None:
             bad.write_bytes(content)
-        with pytest.raises(UserError, match=f"checkpoint .*{name}.safetensors (does not exist|is damaged or not a safetensors file)"):
+        with pytest.raises(
+            UserError,
+            match=(
+                f"checkpoint .*{name}.safetensors (does not exist|is damaged or not a safetensors "
+                "file)"
+            ),
+        ):
             load(bad)
 
 
@@ -294,14 +387,22 @@ def test_a_full_disk_leaves_the_previous_checkpoint(saved, monkeypatch):
         raise OSError("No space left on device")
 
     monkeypatch.setattr("timescope_lite.model.checkpoint.save_file", no_room)
-    with pytest.raises(UserError, match=r"cannot write .*tiny.safetensors \(No space left on device\); what stood there is kept"):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"cannot write .*tiny.safetensors \(No space left on device\); what stood there is "
+            r"kept"
+        ),
+    ):
         save(path, model, encoder, {})
     assert path.read_bytes() == before and len(list(path.parent.iterdir())) == 1
 
 
 def test_an_encoder_can_be_trained_together_with_the_decoder(tmp_path, monkeypatch):
     monkeypatch.setattr("timescope_lite.train.FRAMES_PER_STEP", 64)
-    monkeypatch.setattr(bench, "CachedSource", lambda source, seed: CachedSource(source, seed, frames=256))
+    monkeypatch.setattr(
+        bench, "CachedSource", lambda source, seed: CachedSource(source, seed, frames=256)
+    )
     result = read_result(bench.joint(tmp_path, steps=4, videos=1))
     assert {key.split("/")[0] for key in result.metrics} == {"frozen", "joint", "joint_from_random"}
     assert all(result.metrics[f"{name}/all/s_per_step"].value > 0 for name in ("frozen", "joint"))
@@ -313,9 +414,15 @@ def test_the_loss_reaches_the_encoder_through_a_joint_pile():
     ready = load(TINY)
     domains = list(load_domains().values())
     encoder = ready.encoder.requires_grad_(True)
-    pile = bench._JointPile(domains, bench._Pictures(encoder, domains), Writer(ready.model.vocabulary, domains), 0)
+    pile = bench._JointPile(
+        domains, bench._Pictures(encoder, domains), Writer(ready.model.vocabulary, domains), 0
+    )
     batch = pile.batch(0, 32, 2, 4, Mix({"place": 1.0}))
-    plain = Pile(domains, PixelSource(encoder, domains), Writer(ready.model.vocabulary, domains), 0).batch(0, 32, 2, 4, Mix({"place": 1.0}))
-    assert torch.allclose(batch.features, plain.features, atol=1e-4) and torch.equal(batch.tokens, plain.tokens)
+    plain = Pile(
+        domains, PixelSource(encoder, domains), Writer(ready.model.vocabulary, domains), 0
+    ).batch(0, 32, 2, 4, Mix({"place": 1.0}))
+    assert torch.allclose(batch.features, plain.features, atol=1e-4) and torch.equal(
+        batch.tokens, plain.tokens
+    )
     loss_of(ready.model, batch, 1, "all")[0].backward()
     assert encoder.stem[0].weight.grad.abs().sum() > 0

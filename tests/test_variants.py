@@ -1,4 +1,6 @@
-"""The study of training sets: what a variant leaves out is never drawn, nothing else differs, and a result holds what its rows say."""
+"""The study of training sets: what a variant leaves out is never drawn, nothing else differs, and a
+result holds what its rows say.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,19 @@ from timescope_lite.corpus import (
 )
 from timescope_lite.results import read_result
 from timescope_lite.train import TOWN_TASKS
-from timescope_lite.variants import CLIPS, SETS, TRAINED_DOMAIN, VARIANTS, WIDTH, Effort, Variant, phases, stories, study, summarise
+from timescope_lite.variants import (
+    CLIPS,
+    SETS,
+    TRAINED_DOMAIN,
+    VARIANTS,
+    WIDTH,
+    Effort,
+    Variant,
+    phases,
+    stories,
+    study,
+    summarise,
+)
 from timescope_lite.world.domain import load_domains
 from timescope_lite.world.story import StoryConfig, tell
 from timescope_lite.world.tasks import PHRASINGS, ask
@@ -34,11 +48,21 @@ def test_a_variant_differs_in_what_it_says_and_in_nothing_else():
     for name, variant in VARIANTS.items():
         trained = phases(variant, Effort(words=10, dense=30))
         assert sum(phase.steps for phase in trained) == 40, name
-        same = [f for f in ("lengths", "coarse", "muon_lr", "adam_lr", "sees", "r") if getattr(trained[-1], f) != getattr(base, f)]
-        assert not same and trained[-1].hallucinated == variant.hallucinated and trained[-1].think == variant.think, name
+        same = [
+            f
+            for f in ("lengths", "coarse", "muon_lr", "adam_lr", "sees", "r")
+            if getattr(trained[-1], f) != getattr(base, f)
+        ]
+        assert (
+            not same
+            and trained[-1].hallucinated == variant.hallucinated
+            and trained[-1].think == variant.think
+        ), name
 
 
-@pytest.mark.parametrize(("name", "left_out"), [("no_types", LEFT_OUT_TYPES), ("no_composition", LEFT_OUT_COMPOSITION)])
+@pytest.mark.parametrize(
+    ("name", "left_out"), [("no_types", LEFT_OUT_TYPES), ("no_composition", LEFT_OUT_COMPOSITION)]
+)
 def test_what_is_left_out_is_never_drawn_in_training(name, left_out):
     kinds, rng = VARIANTS[name].kinds(), np.random.default_rng(0)
     story = tell(ALL[TRAINED_DOMAIN], 256, 1, StoryConfig(oddities=True))
@@ -72,11 +96,20 @@ def test_a_study_writes_what_its_rows_say(tmp_path, monkeypatch):
     monkeypatch.setattr("timescope_lite.variants.POOL_FRAMES", 512)
     effort = Effort(words=1, dense=2, videos=2, seconds=64)
     result = read_result(study("captions", tmp_path, effort))
-    rows = [json.loads(line) for line in (tmp_path / "captions" / "rows.jsonl").read_text().splitlines()]
-    assert {row["set"] for row in rows} == set(SETS) and {row["way"] for row in rows if row["set"] == "seen"} == {"reasons", "direct"}
+    rows = [
+        json.loads(line) for line in (tmp_path / "captions" / "rows.jsonl").read_text().splitlines()
+    ]
+    assert {row["set"] for row in rows} == set(SETS) and {
+        row["way"] for row in rows if row["set"] == "seen"
+    } == {"reasons", "direct"}
     told = [row for row in rows if row["set"] == "seen" and row["way"] == "reasons"]
-    assert result.metrics["reasons/seen:all/r1@0.5"].value == pytest.approx(np.mean([row["tiou"] >= 0.5 for row in told]))
-    assert "captions/seen:all/f1" in result.metrics and summarise(rows).items() <= result.metrics.items()
+    assert result.metrics["reasons/seen:all/r1@0.5"].value == pytest.approx(
+        np.mean([row["tiou"] >= 0.5 for row in told])
+    )
+    assert (
+        "captions/seen:all/f1" in result.metrics
+        and summarise(rows).items() <= result.metrics.items()
+    )
     with pytest.raises(UserError, match="unknown variant 'nothing'"):
         study("nothing", tmp_path)
 
@@ -88,7 +121,9 @@ def test_the_unseen_set_is_of_the_left_out_domain_and_its_frames_show_its_story(
     directions = source.directions()
     activities = [story.domain.activity(w) for w in range(64)]
     shown = features[:, 0] @ torch.stack([directions[name] for name in activities]).T
-    for e in range(len(story.event_word)):  # an event's own word is among the best few at its seconds: nearly orthogonal, four tracks
+    for e in range(
+        len(story.event_word)
+    ):  # an event's own word is among the best few at its seconds: nearly orthogonal, four tracks
         at = shown[int(story.event_start[e]) : int(story.event_end[e])].mean(0)
         assert int((at > at[int(story.event_word[e])]).sum()) < 8
 

@@ -1,4 +1,6 @@
-"""The reader returns the frame on screen or an error, never another frame; the writer writes the same bytes or nothing."""
+"""The reader returns the frame on screen or an error, never another frame; the writer writes the
+same bytes or nothing.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,16 @@ NAMES = (
         "offset_mp4",
         "offset_mkv",
     ),
-    *("offset_ts", "odd_size", "odd_shape", "ntsc", "slow", "hidden_keyframes", "intra_refresh", "edit_list"),
+    *(
+        "offset_ts",
+        "odd_size",
+        "odd_shape",
+        "ntsc",
+        "slow",
+        "hidden_keyframes",
+        "intra_refresh",
+        "edit_list",
+    ),
 )
 Clips = dict[str, tuple[Path, np.ndarray, int, bool]]
 
@@ -54,7 +65,7 @@ def all_frames(path: Path) -> np.ndarray:
     return read_frames(path, probe(path).times_s)
 
 
-# ---- the right frame -------------------------------------------------------------------------------------------------
+# ---- the right frame -----------------------------------------------------------------------------
 
 
 @ANNOUNCED
@@ -68,9 +79,14 @@ def test_no_wrong_frame_in_order_or_at_random(good: Clips, name: str, backend: s
     assert info.backend == ("pyav" if decord_is_wrong or backend == "pyav" else "decord")
     assert clips.read_barcodes(read_frames(path, times_s, backend=backend)) == numbers.tolist()
     order = np.random.default_rng(1).permutation(len(times_s))
-    assert clips.read_barcodes(read_frames(path, times_s[order], backend=backend)) == numbers[order].tolist()
+    assert (
+        clips.read_barcodes(read_frames(path, times_s[order], backend=backend))
+        == numbers[order].tolist()
+    )
     for idx in order[:25]:  # a new reader each: the access that breaks on open groups of pictures
-        assert clips.read_barcodes(read_frames(path, [times_s[idx]], backend=backend)) == [numbers[idx]]
+        assert clips.read_barcodes(read_frames(path, [times_s[idx]], backend=backend)) == [
+            numbers[idx]
+        ]
 
 
 @ANNOUNCED
@@ -92,7 +108,9 @@ def test_between_frames_the_earlier_one_is_on_screen(good: Clips) -> None:
     path, times_s, _, _ = good["variable_rate"]
     gap = int(np.argmax(np.diff(times_s)))
     middle_s = (times_s[gap] + times_s[gap + 1]) / 2
-    assert clips.read_barcodes(read_frames(path, [middle_s, times_s[gap + 1] - 0.01, times_s[gap + 1]])) == [gap, gap, gap + 1]
+    assert clips.read_barcodes(
+        read_frames(path, [middle_s, times_s[gap + 1] - 0.01, times_s[gap + 1]])
+    ) == [gap, gap, gap + 1]
 
 
 def test_times_outside_the_video(good: Clips) -> None:
@@ -109,7 +127,9 @@ def test_duration_counts_the_last_frame(good: Clips) -> None:
     assert probe(good["plain"][0]).duration_s == pytest.approx(6.0)
     assert probe(good["slow"][0]).duration_s == pytest.approx(75.0)
     assert probe(good["ntsc"][0]).duration_s == pytest.approx(150 * 1001 / 30_000, abs=1e-4)
-    assert probe(good["variable_rate"][0]).duration_s == pytest.approx(clips.variable_times()[-1] + 0.04, abs=1e-4)
+    assert probe(good["variable_rate"][0]).duration_s == pytest.approx(
+        clips.variable_times()[-1] + 0.04, abs=1e-4
+    )
     assert probe(good["odd_size"][0]).width == 65 and probe(good["odd_size"][0]).height == 47
 
 
@@ -132,13 +152,15 @@ def test_video_of_one_frame(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_both_decoders_turn_a_phone_video_upright(tmp_path: Path, turns: int) -> None:
-    path = clips.rotate_header(write_mp4(tmp_path / "phone.mp4", clips.barcodes(range(9), 64, 128), 5), turns)
+    path = clips.rotate_header(
+        write_mp4(tmp_path / "phone.mp4", clips.barcodes(range(9), 64, 128), 5), turns
+    )
     upright = read_frames(path, [0.0, 1.0], backend="decord")
     np.testing.assert_array_equal(upright, read_frames(path, [0.0, 1.0], backend="pyav"))
     assert upright.shape == ((2, 128, 64, 3) if turns % 2 else (2, 64, 128, 3))
 
 
-# ---- which decoder, and saying so ------------------------------------------------------------------------------------
+# ---- which decoder, and saying so ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -181,7 +203,9 @@ def test_no_announcement_where_decord_is_right(good: Clips) -> None:
         assert probe(good["edit_list"][0], backend="pyav").note == ""
 
 
-def test_without_decord_pyav_reads_and_says_so(good: Clips, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_decord_pyav_reads_and_says_so(
+    good: Clips, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, times_s, _, _ = good["plain"]
     monkeypatch.setattr(video, "decord", None)
     video._inspect_once.cache_clear()
@@ -191,12 +215,19 @@ def test_without_decord_pyav_reads_and_says_so(good: Clips, monkeypatch: pytest.
 
 
 def test_a_half_removed_decord_is_no_decord(tmp_path: Path) -> None:
-    """What is left after one of the packages decord and decord2, which share a folder, was uninstalled."""
+    """What is left after one of the packages decord and decord2, which share a folder, was
+    uninstalled.
+    """
     (tmp_path / "decord").mkdir()
     (tmp_path / "decord" / "__init__.py").write_text("")
     code = "from timescope_lite import video; assert video.decord is None"
     path = os.pathsep.join([str(tmp_path), str(Path(video.__file__).parents[1])])
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -220,9 +251,15 @@ class _BadDecord:
 
 @pytest.mark.parametrize(
     ("change", "reason"),
-    [(lambda t: t, "decord fails on it"), (lambda t: t[:-1], "decord lists 149 frames"), (lambda t: t * 1.01, "timestamps differ")],
+    [
+        (lambda t: t, "decord fails on it"),
+        (lambda t: t[:-1], "decord lists 149 frames"),
+        (lambda t: t * 1.01, "timestamps differ"),
+    ],
 )
-def test_decord_that_fails_or_disagrees_is_left(good: Clips, monkeypatch: pytest.MonkeyPatch, change: Any, reason: str) -> None:
+def test_decord_that_fails_or_disagrees_is_left(
+    good: Clips, monkeypatch: pytest.MonkeyPatch, change: Any, reason: str
+) -> None:
     path, times_s, _, _ = good["b_frames"]
     fake = _BadDecord(change(times_s), path)
     monkeypatch.setattr(video.decord, "VideoReader", lambda *_, **__: fake)
@@ -233,11 +270,15 @@ def test_decord_that_fails_or_disagrees_is_left(good: Clips, monkeypatch: pytest
     video._inspect_once.cache_clear()
 
 
-# ---- bad files -------------------------------------------------------------------------------------------------------
+# ---- bad files -----------------------------------------------------------------------------------
 
 
 def assert_one_line_error(path: Path, match: str) -> None:
-    for attempt in (lambda: probe(path), lambda: read_frames(path, [0.0]), lambda: list(stream_segments(path))):
+    for attempt in (
+        lambda: probe(path),
+        lambda: read_frames(path, [0.0]),
+        lambda: list(stream_segments(path)),
+    ):
         with pytest.raises(UserError, match=match) as caught:
             attempt()
         assert path.name in str(caught.value) and "\n" not in str(caught.value)
@@ -264,7 +305,9 @@ def test_a_picture_is_no_video(tmp_path: Path) -> None:
         assert_one_line_error(tmp_path / name, "no video stream")
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may read everything")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may read everything"
+)
 def test_unreadable_file(tmp_path: Path) -> None:
     path = write_mp4(tmp_path / "locked.mp4", clips.barcodes(range(3)), 5)
     path.chmod(0)
@@ -291,7 +334,9 @@ def test_truncated_file(good: Clips, tmp_path: Path, kind: str, share: float) ->
 
 @pytest.mark.parametrize("movflags", ["", "faststart"])
 def test_truncated_while_streaming_names_the_second(tmp_path: Path, movflags: str) -> None:
-    path = clips.remux(noisy_clip(tmp_path / "noisy.mp4"), tmp_path / "shrinking.mp4", movflags=movflags)
+    path = clips.remux(
+        noisy_clip(tmp_path / "noisy.mp4"), tmp_path / "shrinking.mp4", movflags=movflags
+    )
     segments = stream_segments(path, fps=10, frames_per_segment=5)
     assert next(segments).num_valid == 5
     os.truncate(path, int(path.stat().st_size * 0.6))
@@ -323,7 +368,13 @@ def _frames_decord_gets_wrong(path: Path, clean: np.ndarray, frame_idxs: np.ndar
     wrong = 0
     for idx in frame_idxs:
         try:
-            wrong += np.abs(video.decord.VideoReader(str(path), num_threads=1)[int(idx)].asnumpy() - clean[idx]).mean() > 3
+            wrong += (
+                np.abs(
+                    video.decord.VideoReader(str(path), num_threads=1)[int(idx)].asnumpy()
+                    - clean[idx]
+                ).mean()
+                > 3
+            )
         except Exception:  # an error is an honest answer
             continue
     return wrong
@@ -331,7 +382,11 @@ def _frames_decord_gets_wrong(path: Path, clean: np.ndarray, frame_idxs: np.ndar
 
 @ANNOUNCED
 def test_streaming_stops_at_damage_and_names_the_second(good: Clips, tmp_path: Path) -> None:
-    path = next(p for seed in range(12) if clips.spoilt(p := clips.damage(good["plain"][0], tmp_path / "damaged.mp4", seed)).any())
+    path = next(
+        p
+        for seed in range(12)
+        if clips.spoilt(p := clips.damage(good["plain"][0], tmp_path / "damaged.mp4", seed)).any()
+    )
     first_s = np.flatnonzero(clips.spoilt(path))[0] / 25
     seen_s: list[float] = []
     with pytest.raises(UserError, match=rf"damaged: its frame at {first_s:.2f} s"):
@@ -346,14 +401,20 @@ def test_streaming_options_are_checked_at_once(good: Clips) -> None:
             stream_segments(good["plain"][0], **options)  # type: ignore[arg-type]
 
 
-# ---- sizes -----------------------------------------------------------------------------------------------------------
+# ---- sizes ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("height", "width", "out"), [(32, 32, 16), (24, 48, 8), (6, 10, 4), (5, 3, 7), (47, 65, 16)])
+@pytest.mark.parametrize(
+    ("height", "width", "out"), [(32, 32, 16), (24, 48, 8), (6, 10, 4), (5, 3, 7), (47, 65, 16)]
+)
 def test_area_mean_is_exact(height: int, width: int, out: int) -> None:
     image = np.random.default_rng(3).integers(0, 256, (height, width, 3), dtype=np.uint8)
     # Independent: blow every pixel up to out x out, then plain block means in whole numbers.
-    blocks = np.kron(image.astype(np.int64), np.ones((out, out, 1), dtype=np.int64)).reshape(out, height, out, width, 3).sum((1, 3))
+    blocks = (
+        np.kron(image.astype(np.int64), np.ones((out, out, 1), dtype=np.int64))
+        .reshape(out, height, out, width, 3)
+        .sum((1, 3))
+    )
     expected = (2 * blocks + height * width) // (2 * height * width)
     np.testing.assert_array_equal(video._area_resize(image, out, out), expected)
 
@@ -364,12 +425,14 @@ def test_size_is_the_mean_of_the_full_frames(good: Clips) -> None:
     np.testing.assert_array_equal(read_frames(path, times_s[:5], size=64), (full + 2) // 4)
 
 
-# ---- writing ---------------------------------------------------------------------------------------------------------
+# ---- writing -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
 def test_same_bytes_each_time(tmp_path: Path, suffix: str) -> None:
-    one, two = (write_mp4(tmp_path / f"{n}{suffix}", clips.barcodes(range(40)), 4, b_frames=2) for n in "ab")
+    one, two = (
+        write_mp4(tmp_path / f"{n}{suffix}", clips.barcodes(range(40)), 4, b_frames=2) for n in "ab"
+    )
     assert one.read_bytes() == two.read_bytes()
 
 
@@ -398,7 +461,7 @@ def test_nothing_is_left_when_writing_fails(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-# ---- real clips ------------------------------------------------------------------------------------------------------
+# ---- real clips ----------------------------------------------------------------------------------
 
 REAL = sorted(path.name for path in REFERENCE.glob("*.[mw][pe]*")) if REFERENCE.is_dir() else []
 
@@ -413,7 +476,9 @@ def test_burned_in_time_code_is_the_time_asked_for() -> None:
         second = (
             sum(image[385:412, x - 8 : x + 8].mean() > 0.5 for x in range(48, 600, 36)) - 1
         )  # a row of 16 cells, one more white each second
-        white = image[disc].mean()  # a clock hand sweeps the disc white in even seconds, black in odd ones
+        white = image[
+            disc
+        ].mean()  # a clock hand sweeps the disc white in even seconds, black in odd ones
         frame = round(25 * (white if second % 2 == 0 else 1 - white))
         assert 25 * second + frame == np.floor((time_s + video.EPSILON_S) * 25), time_s
 
@@ -425,6 +490,8 @@ def test_real_clip_reads_the_same_with_both_decoders(name: str) -> None:
     info = probe(path)
     assert info.backend == "decord" and info.num_frames == len(info.times_s) > 100
     times_s = np.random.default_rng(4).uniform(0, info.duration_s, 4)
-    np.testing.assert_array_equal(read_frames(path, times_s, size=64), read_frames(path, times_s, size=64, backend="pyav"))
+    np.testing.assert_array_equal(
+        read_frames(path, times_s, size=64), read_frames(path, times_s, size=64, backend="pyav")
+    )
     segment = next(stream_segments(path, size=64, frames_per_segment=3))
     np.testing.assert_array_equal(segment.pixels, read_frames(path, [0.0, 1.0, 2.0], size=64))

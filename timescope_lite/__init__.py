@@ -1,4 +1,6 @@
-"""TimeScope-lite: task-oriented temporal grounding in long videos, small enough to read (after arXiv 2509.26360)."""
+"""TimeScope-lite: task-oriented temporal grounding in long videos, small enough to read (after
+arXiv 2509.26360).
+"""
 
 __version__ = "0.1.0"
 

@@ -1,7 +1,9 @@
-"""Questions with four choices: answered from chosen frames, from what the question alone tells, and by the model that grounds (notebook 13).
+"""Questions with four choices: answered from chosen frames, from what the question alone tells, and
+by the model that grounds (notebook 13).
 
-The answerer of frames is the same everywhere, the frozen frame encoder's own classifiers, so that only the frames differ. The model that grounds answers in
-the same text in which it wrote its interval: the next token after the interval, among the four choices.
+The answerer of frames is the same everywhere, the frozen frame encoder's own classifiers, so that
+only the frames differ. The model that grounds answers in the same text in which it wrote its
+interval: the next token after the interval, among the four choices.
 """
 
 from __future__ import annotations
@@ -20,7 +22,16 @@ from torch import Tensor
 
 from timescope_lite.baselines import Video
 from timescope_lite.common import UserError, atomic_path
-from timescope_lite.corpus import CachedSource, Example, Mix, Pile, PixelSource, Symbols, augmented_window, draw_question
+from timescope_lite.corpus import (
+    CachedSource,
+    Example,
+    Mix,
+    Pile,
+    PixelSource,
+    Symbols,
+    augmented_window,
+    draw_question,
+)
 from timescope_lite.grounding import TINY, Answer, locate
 from timescope_lite.intervals import tiou
 from timescope_lite.metrics import Estimate, bootstrap, bootstrap_difference, vstar_am, vstar_lgm
@@ -29,7 +40,18 @@ from timescope_lite.model.decoder import LayerKV
 from timescope_lite.model.frame_encoder import FrameEncoder
 from timescope_lite.model.timescope import TimeScope
 from timescope_lite.results import Metric, write_result
-from timescope_lite.text import ANSWER, CHAIN_LOSS, DIRECT, NO_LOSS, SO, THINK, TIME_LOSS, Vocabulary, Writer, plain_words
+from timescope_lite.text import (
+    ANSWER,
+    CHAIN_LOSS,
+    DIRECT,
+    NO_LOSS,
+    SO,
+    THINK,
+    TIME_LOSS,
+    Vocabulary,
+    Writer,
+    plain_words,
+)
 from timescope_lite.train import TASKS, Phase, Trainer
 from timescope_lite.world.domain import load_domains
 from timescope_lite.world.story import DIRECT_NUMBERS, Story, StoryConfig
@@ -41,10 +63,16 @@ HELD_OUT = 1313  # stories of the test; training draws its stories from seeds of
 KINDS = tuple(CORE_TASK_TYPES)  # all that the core town asks, but the skills
 NUM_FRAMES = (4, 8, 16, 32, 64)
 WITH_RULES = ("whole", "similar", "grounded")
-ZERO_SHOT = ("joint", "joint_true_interval", "at_once")  # what is asked of weights that never learned to answer
-# Kinds whose answer follows from what is asked about by a rule or a plan of the town: whoever knows it need not look.
+ZERO_SHOT = (
+    "joint",
+    "joint_true_interval",
+    "at_once",
+)  # what is asked of weights that never learned to answer
+# Kinds whose answer follows from what is asked about by a rule or a plan of the town: whoever knows
+# it need not look.
 BY_RULE = ("why", "why2", "why3", "purpose")
-# Log-probabilities of one choice on F frames (F,) -> one score; each stands for a belief about when a choice is shown.
+# Log-probabilities of one choice on F frames (F,) -> one score; each stands for a belief about when
+# a choice is shown.
 POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": lambda log_p: log_p.exp().mean(0),
     "max": lambda log_p: log_p.max(0).values,
@@ -55,7 +83,9 @@ POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Asked:
-    """A question with its short answer and four choices; `choices` as token ids too, `right` is the index of the answer."""
+    """A question with its short answer and four choices; `choices` as token ids too, `right` is the
+    index of the answer.
+    """
 
     question: Question
     text: str
@@ -64,67 +94,120 @@ class Asked:
     right: int
 
     @classmethod
-    def of(cls, story: Story, question: Question, vocabulary: Vocabulary, rng: np.random.Generator) -> Asked:
-        """The quiz of a drawn question. UserError if a choice is not one token of this vocabulary."""
+    def of(
+        cls, story: Story, question: Question, vocabulary: Vocabulary, rng: np.random.Generator
+    ) -> Asked:
+        """The quiz of a drawn question. UserError if a choice is not one token of this
+        vocabulary.
+        """
         answer, choices = quiz(story, question, rng)
         tokens = [vocabulary.encode(choice) for choice in choices]
         if any(len(ids) != 1 for ids in tokens):
-            raise UserError(f"the choices {', '.join(choices)} are not one token each in this vocabulary; take the model of this town")
-        return cls(question, in_words(story, question), choices, tuple(ids[0] for ids in tokens), choices.index(answer))
+            raise UserError(
+                f"the choices {', '.join(choices)} are not one token each in this vocabulary; take "
+                "the model of this town"
+            )
+        return cls(
+            question,
+            in_words(story, question),
+            choices,
+            tuple(ids[0] for ids in tokens),
+            choices.index(answer),
+        )
 
 
-def asked_of(story: Story, vocabulary: Vocabulary, seed: tuple[int, ...], kinds: Sequence[str] = KINDS) -> list[Asked]:
-    """One question of every kind that the story offers, with its choices; the same seed asks the same."""
+def asked_of(
+    story: Story, vocabulary: Vocabulary, seed: tuple[int, ...], kinds: Sequence[str] = KINDS
+) -> list[Asked]:
+    """One question of every kind that the story offers, with its choices; the same seed asks the
+    same.
+    """
     rng = np.random.default_rng((*seed, 5))
     drawn = [ask(story, kind, rng) for kind in kinds]
     return [Asked.of(story, q, vocabulary, rng) for q in drawn if q is not None]
 
 
-# --- answers from frames ----------------------------------------------------------------------------------------------------------
+# --- answers from frames --------------------------------------------------------------------------
 
 
 def frames_of(span: Span, n: int) -> list[int]:
-    """At most n frame indices, evenly spread over [start_s, end_s) at 1 frame per second, each once. UserError for n < 1 or a reversed span."""
+    """At most n frame indices, evenly spread over [start_s, end_s) at 1 frame per second, each
+    once. UserError for n < 1 or a reversed span.
+    """
     start_s, end_s = span
     if n < 1 or end_s < start_s:
-        raise UserError(f"{n} frames of [{start_s:g}, {end_s:g}) s: expected at least one frame and an end that is not before the start")
+        raise UserError(
+            f"{n} frames of [{start_s:g}, {end_s:g}) s: expected at least one frame and an end "
+            "that is not before the start"
+        )
     last = max(int(np.ceil(end_s)) - 1, int(start_s))
     at = start_s + (np.arange(n) + 0.5) * (end_s - start_s) / n
     return sorted({min(int(t), last) for t in at})
 
 
 class FrameAnswerer:
-    """Reads choices off frames with the classifiers of a frozen frame encoder; it knows the question only by what kind of thing is asked for."""
+    """Reads choices off frames with the classifiers of a frozen frame encoder; it knows the
+    question only by what kind of thing is asked for.
+    """
 
     def __init__(self, encoder: FrameEncoder, symbols: Symbols, vocabulary: Vocabulary) -> None:
         self.encoder, self.vocabulary, self.named = encoder, vocabulary, symbols.named()
 
     @torch.no_grad()
     def beliefs(self, features: Tensor) -> list[Tensor]:
-        """Log-probabilities per field of every frame, features (F, K, Cf) -> [(F, classes), ...]."""
+        """Log-probabilities per field of every frame, features (F, K, Cf) -> [(F, classes),
+        ...].
+        """
         return [scores.float().log_softmax(-1) for scores in self.encoder.classify(features)]
 
     def seen(self, beliefs: Sequence[Tensor], token: int, on_sign: bool = False) -> Tensor:
-        """Log-probability that each frame shows what a token names, (F,). A place is looked for where the scene lies, or `on_sign`."""
+        """Log-probability that each frame shows what a token names, (F,). A place is looked for
+        where the scene lies, or `on_sign`.
+        """
         parts = self.vocabulary.names([token])
         if not parts or any(part not in self.named for part in parts[0]):
-            raise UserError(f"token {token} ({self.vocabulary.decode([token])}) names nothing that the frame encoder can tell")
+            raise UserError(
+                f"token {token} ({self.vocabulary.decode([token])}) names nothing that the frame "
+                "encoder can tell"
+            )
         fields = [self.named[part] for part in parts[0]]
-        return torch.stack([beliefs[field + 2 * (on_sign and field < 2)][:, cls] for field, cls in fields]).sum(0)
+        return torch.stack(
+            [beliefs[field + 2 * (on_sign and field < 2)][:, cls] for field, cls in fields]
+        ).sum(0)
 
     def choices(self, beliefs: Sequence[Tensor], asked: Asked) -> Tensor:
-        """Log-probability that each frame shows each choice, (F, 4). `explicit` asks where a sign leads, so its choices hang on signs."""
-        return torch.stack([self.seen(beliefs, token, asked.question.kind == "explicit") for token in asked.tokens], dim=1)
+        """Log-probability that each frame shows each choice, (F, 4). `explicit` asks where a sign
+        leads, so its choices hang on signs.
+        """
+        return torch.stack(
+            [
+                self.seen(beliefs, token, asked.question.kind == "explicit")
+                for token in asked.tokens
+            ],
+            dim=1,
+        )
 
     def similar(self, beliefs: Sequence[Tensor], prompt: Sequence[int], n: int) -> list[int]:
-        """The n frames that show most of what the words of the question name: what one does without grounding. In order of time."""
-        words = [token for token in prompt if all(part in self.named for part in (self.vocabulary.names([token]) or [["?"]])[0])]
-        shown = torch.stack([self.seen(beliefs, token).exp() for token in words]).sum(0) if words else torch.zeros(len(beliefs[0]))
+        """The n frames that show most of what the words of the question name: what one does without
+        grounding. In order of time.
+        """
+        words = [
+            token
+            for token in prompt
+            if all(part in self.named for part in (self.vocabulary.names([token]) or [["?"]])[0])
+        ]
+        shown = (
+            torch.stack([self.seen(beliefs, token).exp() for token in words]).sum(0)
+            if words
+            else torch.zeros(len(beliefs[0]))
+        )
         return sorted(shown.argsort(descending=True, stable=True)[:n].tolist())
 
 
 def picked(log_p: Tensor, frames: Sequence[int], pooling: str) -> int:
-    """Which choice wins on these frames: log_p (F, choices). UserError for an unknown pooling or no frames."""
+    """Which choice wins on these frames: log_p (F, choices). UserError for an unknown pooling or no
+    frames.
+    """
     if pooling not in POOLINGS:
         raise UserError(f"unknown pooling {pooling!r}: expected one of {', '.join(POOLINGS)}")
     if not len(frames):
@@ -132,13 +215,15 @@ def picked(log_p: Tensor, frames: Sequence[int], pooling: str) -> int:
     return int(POOLINGS[pooling](log_p[list(frames)]).argmax())
 
 
-# --- answers without a video ------------------------------------------------------------------------------------------------------
+# --- answers without a video ----------------------------------------------------------------------
 
 
 def allowed(story: Story, asked: Asked) -> list[bool]:
-    """Which choices are left to somebody who knows the rules of the town and reads the question, but sees no frame.
+    """Which choices are left to somebody who knows the rules of the town and reads the question,
+    but sees no frame.
 
-    A cause or a purpose follows from what is asked about; what is named in the question is not what it asks for. Always holds the answer.
+    A cause or a purpose follows from what is asked about; what is named in the question is not what
+    it asks for. Always holds the answer.
     """
     q, domain = asked.question, story.domain
     if q.kind in BY_RULE:
@@ -156,20 +241,40 @@ def guess(left: Sequence[bool], right: int) -> float:
     return float(left[right]) / max(sum(left), 1)
 
 
-# --- answers by the model that grounds --------------------------------------------------------------------------------------------
+# --- answers by the model that grounds ------------------------------------------------------------
 
 
 @torch.no_grad()
-def say(model: TimeScope, layers: Sequence[LayerKV], num_frames: int, text: Sequence[int], choices: Sequence[int]) -> int:
-    """The choice whose token is likeliest after `text` over a memory `layers`: an index into `choices` (phrase token ids)."""
-    hidden, _ = model.read(torch.tensor([[list(text)]], device=model.words.device), layers, num_frames)
+def say(
+    model: TimeScope,
+    layers: Sequence[LayerKV],
+    num_frames: int,
+    text: Sequence[int],
+    choices: Sequence[int],
+) -> int:
+    """The choice whose token is likeliest after `text` over a memory `layers`: an index into
+    `choices` (phrase token ids).
+    """
+    hidden, _ = model.read(
+        torch.tensor([[list(text)]], device=model.words.device), layers, num_frames
+    )
     return int(model.word_logits(hidden[0, 0, -1].float())[list(choices)].argmax())
 
 
-def after_interval(model: TimeScope, prompt: Sequence[int], chain: Sequence[int], span: Span, clock: int = 0) -> list[int]:
-    """The text of the fine stage up to its interval: question, reasoning, <answer>, first and last second. What comes next is the answer."""
+def after_interval(
+    model: TimeScope, prompt: Sequence[int], chain: Sequence[int], span: Span, clock: int = 0
+) -> list[int]:
+    """The text of the fine stage up to its interval: question, reasoning, <answer>, first and last
+    second. What comes next is the answer.
+    """
     first = model.vocabulary.first_second + clock
-    return [*prompt, *chain, ANSWER, first + int(span[0]), first + max(int(np.ceil(span[1])) - 1, int(span[0]))]
+    return [
+        *prompt,
+        *chain,
+        ANSWER,
+        first + int(span[0]),
+        first + max(int(np.ceil(span[1])) - 1, int(span[0])),
+    ]
 
 
 def segments_of(span: Span, S: int) -> tuple[int, int]:
@@ -178,16 +283,21 @@ def segments_of(span: Span, S: int) -> tuple[int, int]:
 
 
 class AnswerPile(Pile):
-    """Training examples that end in an answer. Two thirds are quizzed: fine ones answer after their interval, the others at once, after <so>, from the HVR
-    alone (or from all frames at r = 1); the rest are the plain examples of grounding, so that it is not unlearned.
+    """Training examples that end in an answer. Two thirds are quizzed: fine ones answer after their
+    interval, the others at once, after <so>, from the HVR alone (or from all frames at r = 1); the
+    rest are the plain examples of grounding, so that it is not unlearned.
     """
 
     quizzed = 2 / 3
 
-    def _row(self, story: Story, clock: int, mix: Mix, rng: np.random.Generator, stride: int = 1) -> Example:
+    def _row(
+        self, story: Story, clock: int, mix: Mix, rng: np.random.Generator, stride: int = 1
+    ) -> Example:
         if rng.random() >= self.quizzed:
             return super()._row(story, clock, mix, rng, stride)
-        question = draw_question(story, {kind: weight for kind, weight in mix.kinds.items() if kind in KINDS}, rng)
+        question = draw_question(
+            story, {kind: weight for kind, weight in mix.kinds.items() if kind in KINDS}, rng
+        )
         asked = Asked.of(story, question, self.writer.vocabulary, rng)
         fine, think = bool(rng.random() >= mix.coarse), bool(rng.random() < mix.think)
         tokens, loss = quiz_example(self.writer, story, asked, clock, fine, think)
@@ -195,10 +305,14 @@ class AnswerPile(Pile):
         return Example(tokens, loss, fine, window, question.kind)
 
 
-def quiz_example(writer: Writer, story: Story, asked: Asked, clock: int, fine: bool, think: bool) -> tuple[list[int], list[int]]:
-    """Token ids of an example that ends in the answer, and per position what it must predict next (as in `corpus.write_example`).
+def quiz_example(
+    writer: Writer, story: Story, asked: Asked, clock: int, fine: bool, think: bool
+) -> tuple[list[int], list[int]]:
+    """Token ids of an example that ends in the answer, and per position what it must predict next
+    (as in `corpus.write_example`).
 
-    Layout: question, <think> reasoning or <direct>, then <answer> start end word (fine), or <so> word (at once; with reasoning its own <so>).
+    Layout: question, <think> reasoning or <direct>, then <answer> start end word (fine), or <so>
+    word (at once; with reasoning its own <so>).
     """
     q, word = asked.question, asked.tokens[asked.right]
     prompt = [*writer.question(story, q), THINK if think else DIRECT]
@@ -209,12 +323,14 @@ def quiz_example(writer: Writer, story: Story, asked: Asked, clock: int, fine: b
     return [*prompt, *chain, *tail, word], [*loss, CHAIN_LOSS, NO_LOSS]
 
 
-# --- the recorded study -----------------------------------------------------------------------------------------------------------
+# --- the recorded study ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Effort:
-    """Fine-tuning steps (0: nobody learns to answer); frames of training stories of each length; test stories of each length; stories to choose poolings on."""
+    """Fine-tuning steps (0: nobody learns to answer); frames of training stories of each length;
+    test stories of each length; stories to choose poolings on.
+    """
 
     steps: int = 600
     pool_frames: int = 20_000
@@ -224,8 +340,12 @@ class Effort:
     tuning: int = 6
 
 
-def fine_tune(start: Checkpoint, effort: Effort, seed: int = 0, log: Path | None = None) -> TimeScope:
-    """A copy of the two-stage model that has learned to answer as well, in a short training (core town, pixels). Its frame encoder stays frozen."""
+def fine_tune(
+    start: Checkpoint, effort: Effort, seed: int = 0, log: Path | None = None
+) -> TimeScope:
+    """A copy of the two-stage model that has learned to answer as well, in a short training (core
+    town, pixels). Its frame encoder stays frozen.
+    """
     domains = list(load_domains().values())
     if start.encoder is None:
         raise UserError("this checkpoint has no frame encoder; take one that was trained on pixels")
@@ -233,24 +353,47 @@ def fine_tune(start: Checkpoint, effort: Effort, seed: int = 0, log: Path | None
     model.load_state_dict(start.model.state_dict())
     source = CachedSource(PixelSource(start.encoder, domains), seed + 77, effort.pool_frames)
     phase = Phase(
-        "answer", effort.steps, ((1.0, effort.train_lengths),), TASKS, (1, 16, 16), "reload", 0.6, 0.5, misplaced=0.04, absent=0.04,
-        muon_lr=0.005, adam_lr=1e-3, decay=0.7,
-    )  # fmt: skip
-    Trainer(model, AnswerPile(domains, source, Writer(model.vocabulary, domains), seed + 77), phase, log).run(report_every=50)
+        "answer",
+        effort.steps,
+        ((1.0, effort.train_lengths),),
+        TASKS,
+        (1, 16, 16),
+        "reload",
+        0.6,
+        0.5,
+        misplaced=0.04,
+        absent=0.04,
+        muon_lr=0.005,
+        adam_lr=1e-3,
+        decay=0.7,
+    )
+    Trainer(
+        model, AnswerPile(domains, source, Writer(model.vocabulary, domains), seed + 77), phase, log
+    ).run(report_every=50)
     return model.eval()
 
 
-def held_out(pixels: PixelSource, lengths: Sequence[int], videos: int, first: int = 0) -> Iterator[tuple[str, Story, Tensor]]:
-    """Stories that no training draws, as (name, story, features), `videos` of each length in seconds from number `first` on, domains in turn."""
+def held_out(
+    pixels: PixelSource, lengths: Sequence[int], videos: int, first: int = 0
+) -> Iterator[tuple[str, Story, Tensor]]:
+    """Stories that no training draws, as (name, story, features), `videos` of each length in
+    seconds from number `first` on, domains in turn.
+    """
     domains = pixels.symbols.domains
     for seconds in lengths:
         for i in range(first, first + videos):
-            story, features = pixels.draw([domains[i % len(domains)]], seconds, (HELD_OUT, seconds, i, 0), StoryConfig())
+            story, features = pixels.draw(
+                [domains[i % len(domains)]], seconds, (HELD_OUT, seconds, i, 0), StoryConfig()
+            )
             yield f"{seconds}s_{i:02d}", story, features
 
 
-def places_to_look(answer: Answer, asked: Asked, num_seconds: int, rng: np.random.Generator) -> dict[str, Span]:
-    """Where frames may come from: everywhere, the grounded interval or its window, the truth or its chapter, as many seconds as the interval anywhere."""
+def places_to_look(
+    answer: Answer, asked: Asked, num_seconds: int, rng: np.random.Generator
+) -> dict[str, Span]:
+    """Where frames may come from: everywhere, the grounded interval or its window, the truth or its
+    chapter, as many seconds as the interval anywhere.
+    """
     q, grounded = asked.question, (answer.start_s, max(answer.end_s, answer.start_s + 1))
     length = int(min(grounded[1] - grounded[0], num_seconds))
     start = float(rng.integers(0, num_seconds - length + 1))
@@ -272,9 +415,11 @@ def looked(
     prompt: Sequence[int],
     left: Sequence[bool],
 ) -> dict[str, str]:
-    """Right (1) or wrong (0) by pooling, as "0110", for every way to choose n frames ("whole@8"), and for all frames ("whole@every").
+    """Right (1) or wrong (0) by pooling, as "0110", for every way to choose n frames ("whole@8"),
+    and for all frames ("whole@every").
 
-    "whole+rules@8" and the like choose among what the rules leave (`allowed`) only: somebody who knows the town and looks.
+    "whole+rules@8" and the like choose among what the rules leave (`allowed`) only: somebody who
+    knows the town and looks.
     """
     log_p = answerer.choices(beliefs, asked)
     chosen = {f"{name}@{n}": frames_of(span, n) for name, span in spans.items() for n in NUM_FRAMES}
@@ -284,23 +429,33 @@ def looked(
     found = {}
     for name, frames in chosen.items():
         place, n = name.split("@")
-        found[name] = "".join(str(int(picked(log_p, frames, how) == asked.right)) for how in POOLINGS)
+        found[name] = "".join(
+            str(int(picked(log_p, frames, how) == asked.right)) for how in POOLINGS
+        )
         if place in WITH_RULES:
-            found[f"{place}+rules@{n}"] = "".join(str(int(picked(ruled, frames, how) == asked.right)) for how in POOLINGS)
+            found[f"{place}+rules@{n}"] = "".join(
+                str(int(picked(ruled, frames, how) == asked.right)) for how in POOLINGS
+            )
     return found
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way in which the model answers: with reasoning or without; the layers that it reads; the interval that it names first, if any."""
+    """One way in which the model answers: with reasoning or without; the layers that it reads; the
+    interval that it names first, if any.
+    """
 
     think: bool
     layers: Callable[[], Sequence[LayerKV]]
     span: Span | None = None
 
 
-def ways_of(model: TimeScope, video: Video, asked: Asked, own: Answer, direct: Answer, other: Span) -> dict[str, Way]:
-    """All ways: after the model's own interval, the true and another one; at once, from the HVR, from every frame at r = 1, or from blank frames."""
+def ways_of(
+    model: TimeScope, video: Video, asked: Asked, own: Answer, direct: Answer, other: Span
+) -> dict[str, Way]:
+    """All ways: after the model's own interval, the true and another one; at once, from the HVR,
+    from every frame at r = 1, or from blank frames.
+    """
     memory, q, S = video.memory(video.r), asked.question, model.config.frames_per_segment
 
     def grounded(think: bool, span: Span, around: Span) -> Way:
@@ -310,7 +465,9 @@ def ways_of(model: TimeScope, video: Video, asked: Asked, own: Answer, direct: A
     return {
         "joint": grounded(True, mine, own.window or mine),
         "joint_direct": grounded(False, plain, direct.window or plain),
-        "joint_true_interval": grounded(True, (q.start_s, q.end_s), (q.window_start_s, q.window_end_s)),
+        "joint_true_interval": grounded(
+            True, (q.start_s, q.end_s), (q.window_start_s, q.window_end_s)
+        ),
         "joint_random_interval": grounded(True, other, other),
         "at_once": Way(True, lambda: memory.hvr),
         "at_once_direct": Way(False, lambda: memory.hvr),
@@ -320,34 +477,73 @@ def ways_of(model: TimeScope, video: Video, asked: Asked, own: Answer, direct: A
     }
 
 
-def answered(model: TimeScope, way: Way, asked: Asked, question: Sequence[int], chain: Sequence[int], num_frames: int) -> int:
-    """Which choice the model names in one of its ways: an index. `question` are the token ids without a mode, `chain` its reasoning."""
-    prompt, reasoning = [*question, THINK if way.think else DIRECT], list(chain) if way.think else []
-    text = [*prompt, *(reasoning or [SO])] if way.span is None else after_interval(model, prompt, reasoning, way.span)
+def answered(
+    model: TimeScope,
+    way: Way,
+    asked: Asked,
+    question: Sequence[int],
+    chain: Sequence[int],
+    num_frames: int,
+) -> int:
+    """Which choice the model names in one of its ways: an index. `question` are the token ids
+    without a mode, `chain` its reasoning.
+    """
+    prompt, reasoning = (
+        [*question, THINK if way.think else DIRECT],
+        list(chain) if way.think else [],
+    )
+    text = (
+        [*prompt, *(reasoning or [SO])]
+        if way.span is None
+        else after_interval(model, prompt, reasoning, way.span)
+    )
     return say(model, way.layers(), num_frames, text, asked.tokens)
 
 
 def read_off(chain: Sequence[int], asked: Asked, left: Sequence[bool]) -> float:
-    """Right if the last choice that the reasoning names is the answer; where it names none, a guess among what the rules leave."""
+    """Right if the last choice that the reasoning names is the answer; where it names none, a guess
+    among what the rules leave.
+    """
     named = [token for token in chain if token in asked.tokens]
     return float(named[-1] == asked.tokens[asked.right]) if named else guess(left, asked.right)
 
 
 class Examiner:
-    """Asks questions about held-out stories and notes who answered right, from where. `models`: `zero_shot` grounds, `tuned` has learned to answer."""
+    """Asks questions about held-out stories and notes who answered right, from where. `models`:
+    `zero_shot` grounds, `tuned` has learned to answer.
+    """
 
     def __init__(self, answerer: FrameAnswerer, models: Mapping[str, TimeScope]) -> None:
         self.answerer, self.models = answerer, dict(models)
 
-    def rows(self, name: str, story: Story, features: Tensor, kinds: Sequence[str] = KINDS, in_words: bool = True) -> list[dict[str, Any]]:
-        """One row per question; features (F, K, Cf). Unless `in_words`, answers come from frames alone."""
-        vocabulary, key = self.answerer.vocabulary, (HELD_OUT, story.num_seconds, int(story.digest()[:8], 16))
-        writer, questions = Writer(vocabulary, [story.domain]), asked_of(story, vocabulary, key, kinds)
+    def rows(
+        self,
+        name: str,
+        story: Story,
+        features: Tensor,
+        kinds: Sequence[str] = KINDS,
+        in_words: bool = True,
+    ) -> list[dict[str, Any]]:
+        """One row per question; features (F, K, Cf). Unless `in_words`, answers come from frames
+        alone.
+        """
+        vocabulary, key = (
+            self.answerer.vocabulary,
+            (HELD_OUT, story.num_seconds, int(story.digest()[:8], 16)),
+        )
+        writer, questions = (
+            Writer(vocabulary, [story.domain]),
+            asked_of(story, vocabulary, key, kinds),
+        )
         texts = [writer.question(story, asked.question) for asked in questions]
         beliefs, rng = self.answerer.beliefs(features), np.random.default_rng((*key, 6))
-        videos = {who: Video(model, features, story.num_seconds) for who, model in self.models.items()}
+        videos = {
+            who: Video(model, features, story.num_seconds) for who, model in self.models.items()
+        }
         found = {
-            (who, mode): locate(self.models[who], video.memory(video.r), [[*text, mode] for text in texts])
+            (who, mode): locate(
+                self.models[who], video.memory(video.r), [[*text, mode] for text in texts]
+            )
             for who, video in videos.items()
             for mode in (THINK, DIRECT)
             if mode == THINK or (who == "tuned" and in_words)
@@ -363,14 +559,23 @@ class Examiner:
             for who in self.models if in_words else ():
                 own = found[who, THINK][i]
                 direct = found.get((who, DIRECT), found[who, THINK])[i]
-                row["says"] |= self._says(who, videos[who], asked, text, own, direct, spans["random"])
+                row["says"] |= self._says(
+                    who, videos[who], asked, text, own, direct, spans["random"]
+                )
                 row["intervals"] |= {who: [own.start_s, own.end_s]}
                 row["tiou"] |= {who: _tiou(own, asked), f"{who}_direct": _tiou(direct, asked)}
             rows.append(row)
         return rows
 
     @staticmethod
-    def _about(name: str, story: Story, asked: Asked, answer: Answer, spans: Mapping[str, Span], left: Sequence[bool]) -> dict[str, Any]:
+    def _about(
+        name: str,
+        story: Story,
+        asked: Asked,
+        answer: Answer,
+        spans: Mapping[str, Span],
+        left: Sequence[bool],
+    ) -> dict[str, Any]:
         q = asked.question
         row: dict[str, Any] = {
             "video": name,
@@ -379,20 +584,41 @@ class Examiner:
             "kind": q.kind,
             "task": q.task_type,
         }
-        row |= {"text": asked.text, "choices": list(asked.choices), "right": asked.right, "truth": [q.start_s, q.end_s]}
+        row |= {
+            "text": asked.text,
+            "choices": list(asked.choices),
+            "right": asked.right,
+            "truth": [q.start_s, q.end_s],
+        }
         row |= {
             "guess": guess(left, asked.right),
             "read_off": read_off(answer.chain, asked, left),
             "tiou": {"zero_shot": _tiou(answer, asked)},
         }
-        return row | {"spans": {where: list(spans[where]) for where in ("grounded", "window", "random")}}
+        return row | {
+            "spans": {where: list(spans[where]) for where in ("grounded", "window", "random")}
+        }
 
-    def _says(self, who: str, video: Video, asked: Asked, text: Sequence[int], own: Answer, direct: Answer, other: Span) -> dict[str, int]:
+    def _says(  # noqa: PLR0913
+        self,
+        who: str,
+        video: Video,
+        asked: Asked,
+        text: Sequence[int],
+        own: Answer,
+        direct: Answer,
+        other: Span,
+    ) -> dict[str, int]:
         model, F = self.models[who], video.memory(video.r).num_frames
         ways = ways_of(model, video, asked, own, direct, other)
         ways = {name: way for name, way in ways.items() if who == "tuned" or name in ZERO_SHOT}
-        chosen = {name: answered(model, way, asked, text, own.chain, F) for name, way in ways.items()}
-        return {name if who == "tuned" else f"{who}_{name}": int(choice == asked.right) for name, choice in chosen.items()}
+        chosen = {
+            name: answered(model, way, asked, text, own.chain, F) for name, way in ways.items()
+        }
+        return {
+            name if who == "tuned" else f"{who}_{name}": int(choice == asked.right)
+            for name, choice in chosen.items()
+        }
 
 
 def _tiou(answer: Answer, asked: Asked) -> float:
@@ -400,28 +626,41 @@ def _tiou(answer: Answer, asked: Asked) -> float:
     return 0.0 if answer.absent else round(tiou((answer.start_s, answer.end_s), truth), 4)
 
 
-# --- what the rows say ------------------------------------------------------------------------------------------------------------
+# --- what the rows say ----------------------------------------------------------------------------
 
 
 def best_poolings(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Place to look -> the pooling that is right most often over all numbers of frames; the first of equals. For rows that are not scored themselves."""
+    """Place to look -> the pooling that is right most often over all numbers of frames; the first
+    of equals. For rows that are not scored themselves.
+    """
     names, found = list(POOLINGS), {}
     for place in dict.fromkeys(way.split("@")[0] for way in rows[0]["frames"]):
         right = np.mean(
-            [[int(hit) for hit in by] for row in rows for way, by in row["frames"].items() if way.split("@")[0] == place], axis=0
+            [
+                [int(hit) for hit in by]
+                for row in rows
+                for way, by in row["frames"].items()
+                if way.split("@")[0] == place
+            ],
+            axis=0,
         )
         found[place] = names[int(np.argmax(right))]
     return found
 
 
 def right_of(row: Mapping[str, Any], system: str, poolings: Mapping[str, str]) -> float:
-    """Whether a system answered right: `guess`, `read_off`, a way to look ("grounded@8") with its pooling, or a way to say. UserError for an unknown one."""
+    """Whether a system answered right: `guess`, `read_off`, a way to look ("grounded@8") with its
+    pooling, or a way to say. UserError for an unknown one.
+    """
     if system in ("guess", "read_off"):
         return float(row[system])
     if system in row["frames"]:
         return float(row["frames"][system][list(POOLINGS).index(poolings[system.split("@")[0]])])
     if system not in row["says"]:
-        raise UserError(f"no system {system!r} in this row: expected guess, read_off, {', '.join([*row['says'], *row['frames']])}")
+        raise UserError(
+            f"no system {system!r} in this row: expected guess, read_off, "
+            f"{', '.join([*row['says'], *row['frames']])}"
+        )
     return float(row["says"][system])
 
 
@@ -429,15 +668,25 @@ def placed(row: Mapping[str, Any], system: str) -> float:
     """The tIoU of the interval that a system's answer stands on; 0 for a system that names none."""
     if system.startswith("grounded@"):
         return float(row["tiou"]["zero_shot"])
-    who = "zero_shot" if system.startswith("zero_shot_joint") else "tuned" if system in ("joint", "joint_direct") else ""
+    who = (
+        "zero_shot"
+        if system.startswith("zero_shot_joint")
+        else "tuned"
+        if system in ("joint", "joint_direct")
+        else ""
+    )
     return float(row["tiou"][who + "_direct" * system.endswith("_direct")]) if who else 0.0
 
 
-def joint_scores(right: Sequence[float], ious: Sequence[float], videos: Sequence[str]) -> dict[str, Estimate]:
-    """What and when together, with intervals over videos: shares right in both at tIoU 0.3 and 0.5; mean and LGM of accuracy and mean tIoU.
+def joint_scores(
+    right: Sequence[float], ious: Sequence[float], videos: Sequence[str]
+) -> dict[str, Estimate]:
+    """What and when together, with intervals over videos: shares right in both at tIoU 0.3 and 0.5;
+    mean and LGM of accuracy and mean tIoU.
 
-    V-STaR's third term, where (visual IoU), does not exist here. `am` and `lgm` are over two terms and not its numbers; `vstar_am` and `vstar_lgm` are
-    V-STaR's own with 0 for the third, what it gives a system that draws no boxes.
+    V-STaR's third term, where (visual IoU), does not exist here. `am` and `lgm` are over two terms
+    and not its numbers; `vstar_am` and `vstar_lgm` are V-STaR's own with 0 for the third, what it
+    gives a system that draws no boxes.
     """
     both = np.column_stack([right, ious])
 
@@ -453,16 +702,29 @@ def joint_scores(right: Sequence[float], ious: Sequence[float], videos: Sequence
     return found
 
 
-def crossed(right: Sequence[float], ious: Sequence[float], videos: Sequence[str]) -> dict[str, Estimate]:
-    """The four shares of right answer and right place (tIoU >= 0.5), with intervals over videos; they sum to 1."""
+def crossed(
+    right: Sequence[float], ious: Sequence[float], videos: Sequence[str]
+) -> dict[str, Estimate]:
+    """The four shares of right answer and right place (tIoU >= 0.5), with intervals over videos;
+    they sum to 1.
+    """
     hit, near = np.array(right) > 0.5, np.array(ious) >= 0.5
-    cells = {"answer_and_place": hit & near, "place_only": ~hit & near, "answer_only": hit & ~near, "neither": ~hit & ~near}
+    cells = {
+        "answer_and_place": hit & near,
+        "place_only": ~hit & near,
+        "answer_only": hit & ~near,
+        "neither": ~hit & ~near,
+    }
     return {name: bootstrap(cell.astype(float), videos) for name, cell in cells.items()}
 
 
 JOINT = ("grounded@8", "zero_shot_joint", "joint", "joint_direct")
 DIFFERENCES = (
-    *((f"grounded@{n}", f"{rival}@{n}") for n in NUM_FRAMES for rival in ("whole", "random", "similar", "window", "true")),
+    *(
+        (f"grounded@{n}", f"{rival}@{n}")
+        for n in NUM_FRAMES
+        for rival in ("whole", "random", "similar", "window", "true")
+    ),
     ("grounded@8", "whole@every"),
     ("grounded@8", "guess"),
     ("grounded+rules@8", "whole+rules@8"),
@@ -486,20 +748,41 @@ DIFFERENCES = (
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], poolings: Mapping[str, str]) -> dict[str, Metric]:
-    """The flat map "system/bucket/metric" -> value and interval over videos: accuracies, paired differences, joint scores, shares, and what answering costs."""
+    """The flat map "system/bucket/metric" -> value and interval over videos: accuracies, paired
+    differences, joint scores, shares, and what answering costs.
+    """
     found: dict[str, Estimate] = {}
     systems = ["guess", "read_off", *rows[0]["frames"], *rows[0]["says"]]
     for bucket, part in _buckets(rows).items():
         videos = [row["video"] for row in part]
         right = {system: [right_of(row, system, poolings) for row in part] for system in systems}
-        found |= {f"{system}/{bucket}/accuracy": bootstrap(values, videos) for system, values in right.items()}
+        found |= {
+            f"{system}/{bucket}/accuracy": bootstrap(values, videos)
+            for system, values in right.items()
+        }
         pairs = [(a, b) for a, b in DIFFERENCES if a in right and b in right]
-        found |= {f"{a} - {b}/{bucket}/difference_of_accuracy": bootstrap_difference(right[a], right[b], videos) for a, b in pairs}
-        near = {who: [float(row["tiou"][who] >= 0.5) for row in part] for who in ("zero_shot", "tuned") if who in rows[0]["tiou"]}
-        found |= {f"{who}/{bucket}/r1@0.5": bootstrap(values, videos) for who, values in near.items()}
-        found |= {f"{who}/{bucket}/miou": bootstrap([row["tiou"][who] for row in part], videos) for who in near}
+        found |= {
+            f"{a} - {b}/{bucket}/difference_of_accuracy": bootstrap_difference(
+                right[a], right[b], videos
+            )
+            for a, b in pairs
+        }
+        near = {
+            who: [float(row["tiou"][who] >= 0.5) for row in part]
+            for who in ("zero_shot", "tuned")
+            if who in rows[0]["tiou"]
+        }
+        found |= {
+            f"{who}/{bucket}/r1@0.5": bootstrap(values, videos) for who, values in near.items()
+        }
+        found |= {
+            f"{who}/{bucket}/miou": bootstrap([row["tiou"][who] for row in part], videos)
+            for who in near
+        }
         if "tuned" in near:
-            found[f"tuned - zero_shot/{bucket}/difference_of_r1@0.5"] = bootstrap_difference(near["tuned"], near["zero_shot"], videos)
+            found[f"tuned - zero_shot/{bucket}/difference_of_r1@0.5"] = bootstrap_difference(
+                near["tuned"], near["zero_shot"], videos
+            )
         for system in (name for name in JOINT if name in right and bucket == "all"):
             ious = [placed(row, system) for row in part]
             both = joint_scores(right[system], ious, videos) | crossed(right[system], ious, videos)
@@ -508,7 +791,9 @@ def summarise(rows: Sequence[Mapping[str, Any]], poolings: Mapping[str, str]) ->
 
 
 def _buckets(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """All rows, and by what it takes to answer (a rule of the town, or frames), length and task type; a bucket of one video has no interval: left out."""
+    """All rows, and by what it takes to answer (a rule of the town, or frames), length and task
+    type; a bucket of one video has no interval: left out.
+    """
     parts: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         needs = "rule" if row["kind"] in BY_RULE else "frames"
@@ -517,11 +802,15 @@ def _buckets(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, A
     return {name: part for name, part in parts.items() if len({row["video"] for row in part}) > 1}
 
 
-def study(out: Path, effort: Effort | None = None, seed: int = 0, start: Checkpoint | None = None) -> Path:
-    """The whole of it into the folder `out`: weights that answer (trained where there are none yet), poolings, rows, `result.json` last; returns its path.
+def study(
+    out: Path, effort: Effort | None = None, seed: int = 0, start: Checkpoint | None = None
+) -> Path:
+    """The whole of it into the folder `out`: weights that answer (trained where there are none
+    yet), poolings, rows, `result.json` last; returns its path.
 
-    `start`: the two-stage checkpoint to begin with, the shipped one unless given. Files: answering.safetensors, log.jsonl, rows.jsonl (`part` is `tuning`
-    where poolings are chosen, else `test`), result.json.
+    `start`: the two-stage checkpoint to begin with, the shipped one unless given. Files:
+    answering.safetensors, log.jsonl, rows.jsonl (`part` is `tuning` where poolings are chosen, else
+    `test`), result.json.
     """
     began, effort, out = time.monotonic(), effort or Effort(), Path(out)
     weights = out / WEIGHTS
@@ -531,18 +820,42 @@ def study(out: Path, effort: Effort | None = None, seed: int = 0, start: Checkpo
     out.mkdir(parents=True, exist_ok=True)
     if effort.steps and not weights.is_file():
         tuned = fine_tune(ready, effort, seed, out / "log.jsonl")
-        save(weights, tuned, ready.encoder, dict(ready.about) | {"answering_steps": effort.steps, "seed": seed})
+        save(
+            weights,
+            tuned,
+            ready.encoder,
+            dict(ready.about) | {"answering_steps": effort.steps, "seed": seed},
+        )
     pixels = PixelSource(ready.encoder, list(load_domains().values()))
-    answerer, grounds = FrameAnswerer(ready.encoder, pixels.symbols, ready.model.vocabulary), {"zero_shot": ready.model}
-    examiner = Examiner(answerer, grounds | ({"tuned": load(weights).model.eval()} if effort.steps else {}))
+    answerer, grounds = (
+        FrameAnswerer(ready.encoder, pixels.symbols, ready.model.vocabulary),
+        {"zero_shot": ready.model},
+    )
+    examiner = Examiner(
+        answerer, grounds | ({"tuned": load(weights).model.eval()} if effort.steps else {})
+    )
     rows: list[dict[str, Any]] = []
     for name, story, features in held_out(pixels, effort.lengths[:2], effort.tuning, first=500):
-        rows += [row | {"part": "tuning"} for row in Examiner(answerer, grounds).rows(name, story, features, in_words=False)]
+        rows += [
+            row | {"part": "tuning"}
+            for row in Examiner(answerer, grounds).rows(name, story, features, in_words=False)
+        ]
     for name, story, features in held_out(pixels, effort.lengths, effort.videos):
         rows += [row | {"part": "test"} for row in examiner.rows(name, story, features)]
     with atomic_path(out / "rows.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
     poolings = best_poolings([row for row in rows if row["part"] == "tuning"])
     metrics = summarise([row for row in rows if row["part"] == "test"], poolings)
-    config = {"effort": dataclasses.asdict(effort), "poolings": poolings, "start": dict(ready.about)}
-    return write_result(out, name="downstream", metrics=metrics, config=config, seed=seed, wall_s=round(time.monotonic() - began, 1))
+    config = {
+        "effort": dataclasses.asdict(effort),
+        "poolings": poolings,
+        "start": dict(ready.about),
+    }
+    return write_result(
+        out,
+        name="downstream",
+        metrics=metrics,
+        config=config,
+        seed=seed,
+        wall_s=round(time.monotonic() - began, 1),
+    )

@@ -1,6 +1,7 @@
-"""What it costs. `scale`: seconds, attended KV, device-resident KV and process RSS as a video grows, beside what dense attention would hold. `segments`: what
-a shorter or longer segment costs while a video is read. `joint`: what training the frame encoder together with the decoder would bring, and what a step
-then costs.
+"""What it costs. `scale`: seconds, attended KV, device-resident KV and process RSS as a video
+grows, beside what dense attention would hold. `segments`: what a shorter or longer segment costs
+while a video is read. `joint`: what training the frame encoder together with the decoder would
+bring, and what a step then costs.
 """
 
 from __future__ import annotations
@@ -36,10 +37,18 @@ MINUTES = (5, 15, 60)
 SEGMENTS = (4, 16, 64, 256)
 
 
-def scale(out: Path, minutes: Sequence[int] | None = None, checkpoint: Path | None = None, seed: int = 0, r: int = 16) -> Path:
-    """Ground one task in videos of growing length and write result.json into `out`; buckets are named by minutes.
+def scale(
+    out: Path,
+    minutes: Sequence[int] | None = None,
+    checkpoint: Path | None = None,
+    seed: int = 0,
+    r: int = 16,
+) -> Path:
+    """Ground one task in videos of growing length and write result.json into `out`; buckets are
+    named by minutes.
 
-    `rss_bytes` is the largest resident memory of this process seen while the video streams; `seconds` covers decoding, encoding and both stages.
+    `rss_bytes` is the largest resident memory of this process seen while the video streams;
+    `seconds` covers decoding, encoding and both stages.
     """
     minutes = MINUTES if minutes is None else minutes
     if not minutes or min(minutes) <= 0:
@@ -53,7 +62,11 @@ def scale(out: Path, minutes: Sequence[int] | None = None, checkpoint: Path | No
             write_mp4(video, render_video(story.domain, story.states, fps=2.0), 2.0)
             metrics |= _measure(ready, video, f"{length}min", r)
     return write_result(
-        out, name="bench-scale", metrics=metrics, config={"minutes": list(minutes), "r": r, "checkpoint": ready.about}, seed=seed
+        out,
+        name="bench-scale",
+        metrics=metrics,
+        config={"minutes": list(minutes), "r": r, "checkpoint": ready.about},
+        seed=seed,
     )
 
 
@@ -63,16 +76,24 @@ def _measure(ready: Checkpoint, video: Path, bucket: str, r: int) -> dict[str, M
     streamed_s = time.perf_counter() - started
     answer = locate(ready.model, memory, [prompt_of(ready, "Why is there a flood?")])[0]
     S = memory.frames_per_segment
-    window = None if answer.window is None else (int(answer.window[0]) // S, (int(answer.window[1]) - 1) // S)
+    window = (
+        None
+        if answer.window is None
+        else (int(answer.window[0]) // S, (int(answer.window[1]) - 1) // S)
+    )
     counted = memory.counters(window) | {"rss_bytes": float(max(seen))}
     found = {f"two_stage/{bucket}/{name}": Metric(value) for name, value in counted.items()}
     found[f"two_stage/{bucket}/seconds"] = Metric(time.perf_counter() - started)
     found[f"two_stage/{bucket}/stream_seconds"] = Metric(streamed_s)
-    found[f"dense/{bucket}/attended_kv_bytes"] = Metric(float(memory.num_frames * memory.bytes_per_frame()))
+    found[f"dense/{bucket}/attended_kv_bytes"] = Metric(
+        float(memory.num_frames * memory.bytes_per_frame())
+    )
     return found
 
 
-def _watched(segments: Iterator[tuple[Tensor, int]], seen: list[int]) -> Iterator[tuple[Tensor, int]]:
+def _watched(
+    segments: Iterator[tuple[Tensor, int]], seen: list[int]
+) -> Iterator[tuple[Tensor, int]]:
     for segment in segments:
         seen.append(process_rss())
         yield segment
@@ -80,35 +101,68 @@ def _watched(segments: Iterator[tuple[Tensor, int]], seen: list[int]) -> Iterato
 
 @torch.no_grad()
 def segments(out: Path, repeats: int = 25, frames: int = 1024, r: int = 4, seed: int = 0) -> Path:
-    """Read the same frames in segments of each of SEGMENTS frames, in turn, `repeats` times, and write result.json into `out`; r is the same for all.
+    """Read the same frames in segments of each of SEGMENTS frames, in turn, `repeats` times, and
+    write result.json into `out`; r is the same for all.
 
-    `seconds` is the reading alone, `relative_seconds` its ratio to segments of 16 in the same turn; `segment_bytes` is the dense KV of one segment, held
-    while it is read and the least that a reload brings back; `working_bytes` that beside the whole HVR.
+    `seconds` is the reading alone, `relative_seconds` its ratio to segments of 16 in the same turn;
+    `segment_bytes` is the dense KV of one segment, held while it is read and the least that a
+    reload brings back; `working_bytes` that beside the whole HVR.
     """
     if repeats < 2 or frames % max(SEGMENTS):
-        raise UserError(f"repeats={repeats}, frames={frames}: expected two or more, and a multiple of {max(SEGMENTS)}")
+        raise UserError(
+            f"repeats={repeats}, frames={frames}: expected two or more, and a multiple of "
+            f"{max(SEGMENTS)}"
+        )
     model = load(TINY).model
-    features = torch.randn(frames, model.config.tokens_per_frame, model.config.feature_width, generator=torch.manual_seed(seed))
+    features = torch.randn(
+        frames,
+        model.config.tokens_per_frame,
+        model.config.feature_width,
+        generator=torch.manual_seed(seed),
+    )
     times: dict[int, list[float]] = {S: [] for S in SEGMENTS}
     for _ in range(repeats):
         for S in SEGMENTS:
-            model.config, started = dataclasses.replace(model.config, frames_per_segment=S), time.perf_counter()
+            model.config, started = (
+                dataclasses.replace(model.config, frames_per_segment=S),
+                time.perf_counter(),
+            )
             memory = model.stream([(part, S) for part in features.split(S)], r)
             times[S].append(time.perf_counter() - started)
     frame, metrics = memory.bytes_per_frame(), {}
     for S in SEGMENTS:
-        measured = {"seconds": times[S], "relative_seconds": np.divide(times[S], times[16]).tolist()}
-        measured |= {"segment_bytes": [float(S * frame)] * repeats, "working_bytes": [(frames / r + S) * frame] * repeats}
+        measured = {
+            "seconds": times[S],
+            "relative_seconds": np.divide(times[S], times[16]).tolist(),
+        }
+        measured |= {
+            "segment_bytes": [float(S * frame)] * repeats,
+            "working_bytes": [(frames / r + S) * frame] * repeats,
+        }
         for name, values in measured.items():
             e = bootstrap(values, [str(turn) for turn in range(repeats)])
             metrics[f"S={S}/all/{name}"] = Metric(e.value, e.low, e.high, e.n)
-    return write_result(out, name="bench-segments", metrics=metrics, config={"frames": frames, "r": r, "repeats": repeats}, seed=seed)
+    return write_result(
+        out,
+        name="bench-segments",
+        metrics=metrics,
+        config={"frames": frames, "r": r, "repeats": repeats},
+        seed=seed,
+    )
 
 
 class _Pictures(PixelSource):
-    """Stories with their pictures, uint8 (F, 64, 64, 3), where other sources give features: for an encoder that is still learning."""
+    """Stories with their pictures, uint8 (F, 64, 64, 3), where other sources give features: for an
+    encoder that is still learning.
+    """
 
-    def draw(self, domains: Sequence[Domain], num_seconds: int, seed: tuple[int, ...], config: StoryConfig) -> tuple[Story, Tensor]:
+    def draw(
+        self,
+        domains: Sequence[Domain],
+        num_seconds: int,
+        seed: tuple[int, ...],
+        config: StoryConfig,
+    ) -> tuple[Story, Tensor]:
         story, rng = tell_one(domains, num_seconds, seed, config)
         return story, torch.cat(list(self.pictures(story, rng)))
 
@@ -116,7 +170,9 @@ class _Pictures(PixelSource):
 class _JointPile(Pile):
     """A pile whose features carry the gradient back into the encoder."""
 
-    def batch(self, step: int, num_seconds: int, videos: int, questions: int, mix: Mix, stride: int = 1) -> Batch:
+    def batch(
+        self, step: int, num_seconds: int, videos: int, questions: int, mix: Mix, stride: int = 1
+    ) -> Batch:
         drawn = super().batch(step, num_seconds, videos, questions, mix, stride)
         assert isinstance(self.source, _Pictures)
         images = drawn.features.flatten(0, 1).permute(0, 3, 1, 2).float() / 255
@@ -124,50 +180,95 @@ class _JointPile(Pile):
         return dataclasses.replace(drawn, features=features)
 
 
-def joint(out: Path, steps: int = 300, checkpoint: Path | None = None, seed: int = 0, videos: int = 24) -> Path:
-    """Train the first phase three times for `steps` steps and write result.json into `out`: with the frame encoder of the checkpoint frozen and its
-    features computed once; with the same encoder trained further together with the decoder; and with an encoder that starts from random weights.
+def joint(
+    out: Path, steps: int = 300, checkpoint: Path | None = None, seed: int = 0, videos: int = 24
+) -> Path:
+    """Train the first phase three times for `steps` steps and write result.json into `out`: with
+    the frame encoder of the checkpoint frozen and its features computed once; with the same encoder
+    trained further together with the decoder; and with an encoder that starts from random weights.
 
-    R1@0.5 is free-running, on stories that none of them drew; `s_per_step` is the median over the steps.
+    R1@0.5 is free-running, on stories that none of them drew; `s_per_step` is the median over the
+    steps.
     """
     if steps < 4:
         raise UserError(f"steps={steps}: expected 4 or more")
     ready = load(checkpoint or TINY)
-    domains, phase = list(load_domains().values()), dataclasses.replace(recipe("lab").phases[0], steps=steps)
+    domains, phase = (
+        list(load_domains().values()),
+        dataclasses.replace(recipe("lab").phases[0], steps=steps),
+    )
     assert ready.encoder is not None
     torch.manual_seed(seed)
     untrained = FrameEncoder(ready.encoder.config)
-    pictures = torch.cat([_Pictures(untrained, domains).draw(domains, 32, (seed, 5, i), StoryConfig())[1] for i in range(64)])
+    pictures = torch.cat(
+        [
+            _Pictures(untrained, domains).draw(domains, 32, (seed, 5, i), StoryConfig())[1]
+            for i in range(64)
+        ]
+    )
     untrained.standardise(pictures.permute(0, 3, 1, 2).float() / 255)
     metrics: dict[str, Metric] = {}
-    for name, encoder in (("frozen", ready.encoder), ("joint", copy.deepcopy(ready.encoder)), ("joint_from_random", untrained)):
+    for name, encoder in (
+        ("frozen", ready.encoder),
+        ("joint", copy.deepcopy(ready.encoder)),
+        ("joint_from_random", untrained),
+    ):
         metrics |= _learned(name, encoder, domains, phase, ready, seed, videos)
-    config = {"steps": steps, "videos": videos, "phase": dataclasses.asdict(phase), "checkpoint": ready.about}
+    config = {
+        "steps": steps,
+        "videos": videos,
+        "phase": dataclasses.asdict(phase),
+        "checkpoint": ready.about,
+    }
     return write_result(out, name="bench-joint", metrics=metrics, config=config, seed=seed)
 
 
-def _learned(
-    name: str, encoder: FrameEncoder, domains: list[Domain], phase: Phase, ready: Checkpoint, seed: int, videos: int
+def _learned(  # noqa: PLR0913
+    name: str,
+    encoder: FrameEncoder,
+    domains: list[Domain],
+    phase: Phase,
+    ready: Checkpoint,
+    seed: int,
+    videos: int,
 ) -> dict[str, Metric]:
     source, writer = PixelSource(encoder, domains), Writer(ready.model.vocabulary, domains)
     torch.manual_seed(seed)
     model = TimeScope(
-        ModelConfig(ready.model.config.decoder, source.width, feature_gain=FEATURE_GAIN, can_say_absent=True), ready.model.vocabulary
+        ModelConfig(
+            ready.model.config.decoder, source.width, feature_gain=FEATURE_GAIN, can_say_absent=True
+        ),
+        ready.model.vocabulary,
     )
     model.align(source.directions())
     if name == "frozen":
         pool = CachedSource(source, seed)
-        for i in range(4 * pool.frames // 32):  # the features of almost every story, before the clock runs
+        for i in range(
+            4 * pool.frames // 32
+        ):  # the features of almost every story, before the clock runs
             pool.draw(domains, 32, (seed, i), StoryConfig())
         trainer = Trainer(model, Pile(domains, pool, writer, seed), phase)
     else:
-        trainer = Trainer(model, _JointPile(domains, _Pictures(encoder.train().requires_grad_(True), domains), writer, seed), phase)
-        trainer.adam.add_param_group({"params": list(encoder.stem.parameters()) + list(encoder.project.parameters())})
+        trainer = Trainer(
+            model,
+            _JointPile(
+                domains, _Pictures(encoder.train().requires_grad_(True), domains), writer, seed
+            ),
+            phase,
+        )
+        trainer.adam.add_param_group(
+            {"params": list(encoder.stem.parameters()) + list(encoder.project.parameters())}
+        )
     times = []
     while trainer.step < phase.steps:
         started = time.perf_counter()
         trainer.one_step()
         times.append(time.perf_counter() - started)
-    right = free_running(model, Pile(domains, PixelSource(encoder.eval(), domains), writer, seed), phase, videos)
-    found = {f"{name}/{kind.replace('r1@0.5', 'all')}/r1@0.5": Metric(value) for kind, value in right.items()}
+    right = free_running(
+        model, Pile(domains, PixelSource(encoder.eval(), domains), writer, seed), phase, videos
+    )
+    found = {
+        f"{name}/{kind.replace('r1@0.5', 'all')}/r1@0.5": Metric(value)
+        for kind, value in right.items()
+    }
     return found | {f"{name}/all/s_per_step": Metric(float(np.median(times)))}

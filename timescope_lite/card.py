@@ -1,4 +1,6 @@
-"""The data card of a split: what is in it, how evenly, what a blind guess reaches there, and what it looks like."""
+"""The data card of a split: what is in it, how evenly, what a blind guess reaches there, and what
+it looks like.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from timescope_lite.video import read_frames
 
 
 def write_card(name: str, seed: int | None = None, root: Path | None = None, jobs: int = 1) -> Path:
-    """Build what is missing of a split and write card.md and contact_sheet.png beside its videos; returns card.md."""
+    """Build what is missing of a split and write card.md and contact_sheet.png beside its videos;
+    returns card.md.
+    """
     folder = build(name, seed, root, jobs=jobs)
     items = read_questions(folder)
     plots.save(contact_sheet(folder, items), folder / "contact_sheet.png")
@@ -26,15 +30,20 @@ def write_card(name: str, seed: int | None = None, root: Path | None = None, job
 
 
 def card(folder: Path, items: Sequence[Item]) -> str:
-    """The card as Markdown: counts, shares, lengths, positions, and scores without looking. Needs the questions only, not the pixels."""
+    """The card as Markdown: counts, shares, lengths, positions, and scores without looking. Needs
+    the questions only, not the pixels.
+    """
     videos = {item.video: item.duration_s for item in items}
     targets = [item for item in items if not item.question.absent]
     lines = [
         f"# Data card: {folder.name}",
         "",
-        f"Tiny Town, timescope-lite {__version__}. {len(videos)} videos, {sum(videos.values()) / 3600:.1f} h ({min(videos.values())} to "
-        f"{max(videos.values())} s each), {len(items)} questions, {len(items) - len(targets)} of them without evidence in their video. Simulated: no",
-        "person, no camera and no licence of others. `timescope-lite data check` holds every answer against a solver that reads the story alone.",
+        f"Tiny Town, timescope-lite {__version__}. {len(videos)} videos, "
+        f"{sum(videos.values()) / 3600:.1f} h ({min(videos.values())} to "
+        f"{max(videos.values())} s each), {len(items)} questions, {len(items) - len(targets)} of "
+        "them without evidence in their video. Simulated: no",
+        "person, no camera and no licence of others. `timescope-lite data check` holds every "
+        "answer against a solver that reads the story alone.",
         "",
         "![One question of every domain at the moment of its answer](contact_sheet.png)",
         "",
@@ -61,16 +70,21 @@ def _targets(items: Sequence[Item]) -> list[str]:
     low, middle, high = np.quantile(spans[:, 1] - spans[:, 0], (0.05, 0.5, 0.95))
     guesses = {
         "the best constant interval": np.array(metrics.best_constant(spans / duration)) * duration,
-        "the middle third": np.array([(w.start_s, w.end_s) for w in map(metrics.centre_window, duration[:, 0])]),
+        "the middle third": np.array(
+            [(w.start_s, w.end_s) for w in map(metrics.centre_window, duration[:, 0])]
+        ),
         "the whole video": np.array((0.0, 1.0)) * duration,
     }
     tenths = ", ".join(map(str, positions(items)))
     rows = []
     for name, answer in guesses.items():
         ious = metrics.tiou_many(answer, spans)
-        rows.append(f"| {name} | {metrics.mean_iou(ious):.3f} | {metrics.recall_at(ious, 0.5):.3f} |")
+        rows.append(
+            f"| {name} | {metrics.mean_iou(ious):.3f} | {metrics.recall_at(ious, 0.5):.3f} |"
+        )
     return [
-        f"A target lasts {middle:.0f} s (median; 5 % to 95 %: {low:.0f} to {high:.0f} s). Targets per tenth of the video: {tenths}.",
+        f"A target lasts {middle:.0f} s (median; 5 % to 95 %: {low:.0f} to {high:.0f} s). Targets "
+        f"per tenth of the video: {tenths}.",
         "",
         "| answer without looking | mIoU | R1@0.5 |",
         "|---|---|---|",
@@ -79,7 +93,9 @@ def _targets(items: Sequence[Item]) -> list[str]:
 
 
 def contact_sheet(folder: Path, items: Sequence[Item]) -> plots.Picture:
-    """One frame per domain, in the middle of the first target asked about there (or of the video, where nothing is to be found), with the question."""
+    """One frame per domain, in the middle of the first target asked about there (or of the video,
+    where nothing is to be found), with the question.
+    """
     first = {item.domain: item for item in reversed(items)}
     shown = sorted(first.values(), key=lambda item: item.video)
     frames, said = [], []
@@ -88,4 +104,8 @@ def contact_sheet(folder: Path, items: Sequence[Item]) -> plots.Picture:
         second = item.duration_s / 2 if q.absent else (q.start_s + q.end_s) / 2
         frames.append((second, read_frames(folder / item.video, [second])[0]))
         said.append(f"{item.domain}: {item.text}")
-    return plots.contact_sheet(frames, said, title=f"{folder.name}: one question of each of {len(first)} domains, at its answer")
+    return plots.contact_sheet(
+        frames,
+        said,
+        title=f"{folder.name}: one question of each of {len(first)} domains, at its answer",
+    )

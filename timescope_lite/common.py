@@ -1,4 +1,6 @@
-"""What every room of the house shares: errors, strict configurations, profiles, seeds, devices, paths, atomic files."""
+"""What every room of the house shares: errors, strict configurations, profiles, seeds, devices,
+paths, atomic files.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,16 @@ T = TypeVar("T")
 
 
 class UserError(ValueError):
-    """Bad input, in one sentence: the thing, what was expected, what to do. The command line prints it and exits 2."""
+    """Bad input, in one sentence: the thing, what was expected, what to do. The command line prints
+    it and exits 2.
+    """
 
 
 @dataclass(frozen=True)
 class Profile:
-    """How much work a run may do. `smoke` proves that it runs, `lab` teaches, `full` measures (docs/architecture.md)."""
+    """How much work a run may do. `smoke` proves that it runs, `lab` teaches, `full` measures
+    (docs/architecture.md).
+    """
 
     name: str
     cell_timeout_s: int
@@ -49,12 +55,16 @@ def get_profile(name: str) -> Profile:
 
 
 def from_mapping(cls: type[T], values: dict[str, Any], where: str = "configuration") -> T:
-    """A frozen dataclass from a mapping; unknown or missing keys raise UserError that names them and `where`."""
+    """A frozen dataclass from a mapping; unknown or missing keys raise UserError that names them
+    and `where`.
+    """
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise UserError(f"{where}: unknown key {unknown[0]!r}; expected one of {', '.join(fields)}")
-    required = [n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING]
+    required = [
+        n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING
+    ]
     missing = [name for name in required if name not in values]
     if missing:
         raise UserError(f"{where}: key {missing[0]!r} is missing; add it")
@@ -62,7 +72,9 @@ def from_mapping(cls: type[T], values: dict[str, Any], where: str = "configurati
 
 
 def seed_everything(seed: int) -> torch.Generator:
-    """Seed python, numpy and torch; returns a CPU generator for whatever a lesson prints (the same on every device)."""
+    """Seed python, numpy and torch; returns a CPU generator for whatever a lesson prints (the same
+    on every device).
+    """
     import numpy as np
     import torch
 
@@ -85,12 +97,17 @@ def pick_device() -> torch.device:
 
 
 def pick_dtype(device: torch.device) -> torch.dtype:
-    """bf16 only where the hardware computes in it (compute capability 8.0, avx512_bf16 or AMX), else fp32."""
+    """bf16 only where the hardware computes in it (compute capability 8.0, avx512_bf16 or AMX),
+    else fp32.
+    """
     import torch
 
     if device.type == "cuda":
-        # is_bf16_supported() also says yes on a T4, where bf16 is emulated; the capability does not lie.
-        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float32
+        # is_bf16_supported() also says yes on a T4, where bf16 is emulated; the capability does not
+        # lie.
+        return (
+            torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float32
+        )
     if device.type == "cpu" and _cpu_has_bf16():
         return torch.bfloat16
     return torch.float32
@@ -111,21 +128,28 @@ def project_root() -> Path | None:
 
 
 def data_root() -> Path:
-    """Where built videos and caches go: $TIMESCOPE_DATA, else `data/` of the checkout, else the user's cache folder; the first that may be
-    written to. A $TIMESCOPE_DATA that may not be is announced by a warning.
+    """Where built videos and caches go: $TIMESCOPE_DATA, else `data/` of the checkout, else the
+    user's cache folder; the first that may be written to. A $TIMESCOPE_DATA that may not be is
+    announced by a warning.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "timescope_lite"
     given, root = os.environ.get("TIMESCOPE_DATA"), project_root()
     if given and _may_write(Path(given)):
         return Path(given)
     if given:
-        warnings.warn(f"the data folder {given} (TIMESCOPE_DATA) is read-only: what is built goes into {cache}", stacklevel=2)
+        warnings.warn(
+            f"the data folder {given} (TIMESCOPE_DATA) is read-only: what is built goes into "
+            f"{cache}",
+            stacklevel=2,
+        )
         return cache
     return root / "data" if root is not None and _may_write(root / "data") else cache
 
 
 def runs_root() -> Path:
-    """Where runs go unless told otherwise: `runs/` of the checkout, or of `data_root()` where only the wheel is installed or the checkout is read-only."""
+    """Where runs go unless told otherwise: `runs/` of the checkout, or of `data_root()` where only
+    the wheel is installed or the checkout is read-only.
+    """
     root = project_root()
     return (root if root is not None and _may_write(root / "runs") else data_root()) / "runs"
 
@@ -138,7 +162,9 @@ def _may_write(folder: Path) -> bool:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that replaces it only if the block succeeds: no half-written file is ever seen."""
+    """A temporary path beside `path` that replaces it only if the block succeeds: no half-written
+    file is ever seen.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
@@ -155,7 +181,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def write_json(path: Path, value: Any, default: Callable[[Any], Any] | None = None) -> Path:
     """Write `value` as indented JSON, atomically. NaN is refused: a result file holds numbers."""
     with atomic_path(Path(path)) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, allow_nan=False, default=default) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(value, indent=1, allow_nan=False, default=default) + "\n", encoding="utf-8"
+        )
     return Path(path)
 
 
@@ -170,7 +198,9 @@ def read_json(path: Path, what: str) -> Any:
 
 
 def git_commit() -> str:
-    """Short hash of the checkout (with `+` if files changed), or the package version where there is no git."""
+    """Short hash of the checkout (with `+` if files changed), or the package version where there is
+    no git.
+    """
     from timescope_lite import __version__
 
     root = project_root()
@@ -178,6 +208,8 @@ def git_commit() -> str:
         return f"v{__version__}"
     try:
         command = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return f"v{__version__}"

@@ -1,6 +1,8 @@
-"""Pile and Bench, both drawn from Tiny Town. The Pile is an endless stream of training batches; the Bench is mp4 files with questions.
+"""Pile and Bench, both drawn from Tiny Town. The Pile is an endless stream of training batches; the
+Bench is mp4 files with questions.
 
-A batch is a function of (seed, step): training that is resumed after a kill sees exactly what it would have seen.
+A batch is a function of (seed, step): training that is resumed after a kill sees exactly what it
+would have seen.
 """
 
 from __future__ import annotations
@@ -25,7 +27,20 @@ from timescope_lite import __version__
 from timescope_lite.common import UserError, atomic_path, data_root, from_mapping, write_json
 from timescope_lite.metrics import best_constant, mean_iou, tiou_many
 from timescope_lite.model.frame_encoder import FrameEncoder
-from timescope_lite.text import ABSENT, ANSWER, CHAIN_LOSS, DIRECT, NO_LOSS, NUM_SECONDS, PAD, SO, THINK, TIME_LOSS, WINDOW, Writer
+from timescope_lite.text import (
+    ABSENT,
+    ANSWER,
+    CHAIN_LOSS,
+    DIRECT,
+    NO_LOSS,
+    NUM_SECONDS,
+    PAD,
+    SO,
+    THINK,
+    TIME_LOSS,
+    WINDOW,
+    Writer,
+)
 from timescope_lite.video import read_frames, write_mp4
 from timescope_lite.world.camera import Camera
 from timescope_lite.world.domain import (
@@ -45,24 +60,45 @@ from timescope_lite.world.domain import (
 )
 from timescope_lite.world.render import render_frames, to_model_size
 from timescope_lite.world.story import Story, StoryConfig, tell
-from timescope_lite.world.tasks import TASK_TYPES, Question, ask, ask_absent, difficulty, in_words, person_phrase, quiz, solve
+from timescope_lite.world.tasks import (
+    TASK_TYPES,
+    Question,
+    ask,
+    ask_absent,
+    difficulty,
+    in_words,
+    person_phrase,
+    quiz,
+    solve,
+)
 
-MAX_CODEC_ERROR = 12.0  # mean absolute difference per channel, of 255, between a drawn and a decoded picture
+MAX_CODEC_ERROR = (
+    12.0  # mean absolute difference per channel, of 255, between a drawn and a decoded picture
+)
 
 
 class FeatureSource(Protocol):
-    """Draws stories with their frame features (F, K, width) float32: symbols, or pixels through the frame encoder."""
+    """Draws stories with their frame features (F, K, width) float32: symbols, or pixels through the
+    frame encoder.
+    """
 
     width: int
     tokens_per_frame: int
 
-    def draw(self, domains: Sequence[Domain], num_seconds: int, seed: tuple[int, ...], config: StoryConfig) -> tuple[Story, Tensor]: ...
+    def draw(
+        self,
+        domains: Sequence[Domain],
+        num_seconds: int,
+        seed: tuple[int, ...],
+        config: StoryConfig,
+    ) -> tuple[Story, Tensor]: ...
 
     def directions(self) -> dict[str, Tensor]: ...
 
 
 class Symbols:
-    """What there is to name in a picture, as classes over all domains: colour and noun of place and sign, effect, and what each track does.
+    """What there is to name in a picture, as classes over all domains: colour and noun of place and
+    sign, effect, and what each track does.
 
     In the core town, whose stories have no oddities, these are no classes.
     """
@@ -72,44 +108,71 @@ class Symbols:
         nouns = list(dict.fromkeys(noun for d in domains for noun in d.places))
         self._noun = {d.name: np.array([nouns.index(n) for n in d.places]) for d in domains}
         self.shown = LASTING if all_core(domains) else SHOWN
-        self.sizes = (6, len(nouns), 6, len(nouns), 1 + len(self.shown)) + (1 + NUM_ACTIVITIES * len(domains),) * NUM_TRACKS
+        self.sizes = (6, len(nouns), 6, len(nouns), 1 + len(self.shown)) + (
+            1 + NUM_ACTIVITIES * len(domains),
+        ) * NUM_TRACKS
 
     def named(self) -> dict[str, tuple[int, int]]:
-        """Part of a phrase -> the field and class that it names (places by colour and noun, effects, activities)."""
+        """Part of a phrase -> the field and class that it names (places by colour and noun,
+        effects, activities).
+        """
         named: dict[str, tuple[int, int]] = {colour: (0, i) for i, colour in enumerate(COLOURS)}
         named |= {effect: (4, i + 1) for i, effect in enumerate(self.shown)}
         for number, domain in enumerate(self.domains):
-            named |= {noun: (1, int(i)) for noun, i in zip(domain.places, self._noun[domain.name], strict=True)}
+            named |= {
+                noun: (1, int(i))
+                for noun, i in zip(domain.places, self._noun[domain.name], strict=True)
+            }
             for word in range(NUM_TRACKS * NUM_ACTIVITIES):
                 track, activity = divmod(word, NUM_ACTIVITIES)
                 named[domain.activity(word)] = (5 + track, 1 + activity + NUM_ACTIVITIES * number)
         return named
 
     def people(self) -> dict[str, tuple[int, list[int]]]:
-        """A person by colour and thing (`tasks.person_phrase`) -> the field and the four classes, one per verb, that show it; nobody in the core town."""
+        """A person by colour and thing (`tasks.person_phrase`) -> the field and the four classes,
+        one per verb, that show it; nobody in the core town.
+        """
         found: dict[str, tuple[int, list[int]]] = {}
         for number, domain in enumerate(self.domains if self.shown == SHOWN else []):
             for word in range(NUM_TRACKS * NUM_ACTIVITIES):
                 track, activity = divmod(word, NUM_ACTIVITIES)
-                found.setdefault(person_phrase(domain, word), (5 + track, []))[1].append(1 + activity + NUM_ACTIVITIES * number)
+                found.setdefault(person_phrase(domain, word), (5 + track, []))[1].append(
+                    1 + activity + NUM_ACTIVITIES * number
+                )
         return found
 
     def classes(self, domain: Domain, states: np.ndarray) -> np.ndarray:
-        """State rows (F, 7) -> classes (F, 9); activity classes are numbered domain by domain, 0 is idle."""
+        """State rows (F, 7) -> classes (F, 9); activity classes are numbered domain by domain, 0 is
+        idle.
+        """
         rows, noun = states.astype(np.int64), self._noun[domain.name]
         shift = NUM_ACTIVITIES * [d.name for d in self.domains].index(domain.name)
         place, sign, tracks = rows[:, PLACE], rows[:, SIGN], rows[:, TRACK0:]
-        fixed = [place // NUM_NOUNS, noun[place % NUM_NOUNS], sign // NUM_NOUNS, noun[sign % NUM_NOUNS], rows[:, EFFECT]]
+        fixed = [
+            place // NUM_NOUNS,
+            noun[place % NUM_NOUNS],
+            sign // NUM_NOUNS,
+            noun[sign % NUM_NOUNS],
+            rows[:, EFFECT],
+        ]
         return np.column_stack([*fixed, np.where(tracks > 0, tracks + shift, 0)])
 
 
 class SymbolicSource:
-    """One-hot symbols plus Gaussian noise: what a perfect frame encoder would say. For studies of the world, not for the course's numbers.
+    """One-hot symbols plus Gaussian noise: what a perfect frame encoder would say. For studies of
+    the world, not for the course's numbers.
 
-    With a `width` smaller than the number of symbols these are mixed by fixed random directions, as a frame encoder's features are: nearly orthogonal.
+    With a `width` smaller than the number of symbols these are mixed by fixed random directions, as
+    a frame encoder's features are: nearly orthogonal.
     """
 
-    def __init__(self, domains: Sequence[Domain], noise: float = 0.1, tokens_per_frame: int = 1, width: int | None = None) -> None:
+    def __init__(
+        self,
+        domains: Sequence[Domain],
+        noise: float = 0.1,
+        tokens_per_frame: int = 1,
+        width: int | None = None,
+    ) -> None:
         self.symbols, self.noise, self.tokens_per_frame = Symbols(domains), noise, tokens_per_frame
         self._first = np.concatenate([[0], np.cumsum(self.symbols.sizes)])
         num = int(self._first[-1])
@@ -127,12 +190,20 @@ class SymbolicSource:
     def features(self, story: Story, rng: np.random.Generator) -> Tensor:
         """(F, K, width)."""
         columns = self._first[:-1] + self.symbols.classes(story.domain, story.states)
-        out = rng.standard_normal((len(columns), self._shown.shape[1]), dtype=np.float32) * self.noise
+        out = (
+            rng.standard_normal((len(columns), self._shown.shape[1]), dtype=np.float32) * self.noise
+        )
         out[np.arange(len(columns))[:, None], columns] += 1
         shown = out[:, None] * self._shown
         return torch.from_numpy(shown if self._mixed is None else shown @ self._mixed)
 
-    def draw(self, domains: Sequence[Domain], num_seconds: int, seed: tuple[int, ...], config: StoryConfig) -> tuple[Story, Tensor]:
+    def draw(
+        self,
+        domains: Sequence[Domain],
+        num_seconds: int,
+        seed: tuple[int, ...],
+        config: StoryConfig,
+    ) -> tuple[Story, Tensor]:
         """A story and its features (F, K, width)."""
         story, rng = tell_one(domains, num_seconds, seed, config)
         return story, self.features(story, rng)
@@ -141,20 +212,40 @@ class SymbolicSource:
         """Where each part of a phrase lies in feature space (for TimeScope.align)."""
         eye = torch.eye(self.width) if self._mixed is None else torch.from_numpy(self._mixed)
         people = {
-            part: eye[[int(self._first[field]) + c for c in classes]].mean(0) for part, (field, classes) in self.symbols.people().items()
+            part: eye[[int(self._first[field]) + c for c in classes]].mean(0)
+            for part, (field, classes) in self.symbols.people().items()
         }
-        return people | {part: eye[int(self._first[field]) + cls] for part, (field, cls) in self.symbols.named().items()}
+        return people | {
+            part: eye[int(self._first[field]) + cls]
+            for part, (field, cls) in self.symbols.named().items()
+        }
 
 
 class PixelSource:
-    """Pictures drawn at 1 frame per second, through the frozen frame encoder. Slower than a cache, endless in variety.
+    """Pictures drawn at 1 frame per second, through the frozen frame encoder. Slower than a cache,
+    endless in variety.
 
-    With `cameras` every story is filmed by a camera of its own that shakes, drifts or is walked past.
+    With `cameras` every story is filmed by a camera of its own that shakes, drifts or is walked
+    past.
     """
 
-    def __init__(self, encoder: FrameEncoder, domains: Sequence[Domain], batch_frames: int = 256, cameras: bool = False) -> None:
-        self.encoder, self.symbols, self.batch_frames, self.cameras = encoder, Symbols(domains), batch_frames, cameras
-        self.width, self.tokens_per_frame = encoder.config.feature_width, encoder.config.tokens_per_frame
+    def __init__(
+        self,
+        encoder: FrameEncoder,
+        domains: Sequence[Domain],
+        batch_frames: int = 256,
+        cameras: bool = False,
+    ) -> None:
+        self.encoder, self.symbols, self.batch_frames, self.cameras = (
+            encoder,
+            Symbols(domains),
+            batch_frames,
+            cameras,
+        )
+        self.width, self.tokens_per_frame = (
+            encoder.config.feature_width,
+            encoder.config.tokens_per_frame,
+        )
 
     def pictures(self, story: Story, rng: np.random.Generator) -> Iterator[Tensor]:
         """uint8 (n, 64, 64, 3) in turn, with the noise that a video codec leaves."""
@@ -162,41 +253,65 @@ class PixelSource:
         camera = Camera.draw(rng) if self.cameras else Camera(0)
         for at in range(0, story.num_seconds, self.batch_frames):
             chosen = slice(at, at + self.batch_frames)
-            drawn = camera.film(render_frames(story.domain, story.states[chosen], seconds[chosen]), seconds[chosen])
+            drawn = camera.film(
+                render_frames(story.domain, story.states[chosen], seconds[chosen]), seconds[chosen]
+            )
             yield torch.from_numpy(like_a_codec(to_model_size(drawn), rng))
 
     def features(self, story: Story, rng: np.random.Generator) -> Tensor:
         """(F, K, width)."""
         return torch.cat([self.encoder.encode_pixels(part) for part in self.pictures(story, rng)])
 
-    def draw(self, domains: Sequence[Domain], num_seconds: int, seed: tuple[int, ...], config: StoryConfig) -> tuple[Story, Tensor]:
+    def draw(
+        self,
+        domains: Sequence[Domain],
+        num_seconds: int,
+        seed: tuple[int, ...],
+        config: StoryConfig,
+    ) -> tuple[Story, Tensor]:
         """A story and its features (F, K, width)."""
         story, rng = tell_one(domains, num_seconds, seed, config)
         return story, self.features(story, rng)
 
     def directions(self) -> dict[str, Tensor]:
-        """Where each part of a phrase lies in feature space: the frame encoder's own classifiers, centred per field."""
+        """Where each part of a phrase lies in feature space: the frame encoder's own classifiers,
+        centred per field.
+        """
         heads = cast("list[nn.Linear]", list(self.encoder.heads))
         weights = [(head.weight - head.weight.mean(0)) * self.encoder.std for head in heads]
-        people = {part: weights[field][classes].mean(0) for part, (field, classes) in self.symbols.people().items()}
-        return people | {part: weights[field][cls] for part, (field, cls) in self.symbols.named().items()}
+        people = {
+            part: weights[field][classes].mean(0)
+            for part, (field, classes) in self.symbols.people().items()
+        }
+        return people | {
+            part: weights[field][cls] for part, (field, cls) in self.symbols.named().items()
+        }
 
 
 class CachedSource:
-    """A pool of stories per video length whose features are computed when first drawn and then kept (float16): what they come from is frozen, so once is
-    enough.
+    """A pool of stories per video length whose features are computed when first drawn and then kept
+    (float16): what they come from is frozen, so once is enough.
 
-    The questions about a story are new each time. `frames` bounds the pool of every length. With a `folder` the features lie in files there, which
-    several trainings may share: each writes the same numbers.
+    The questions about a story are new each time. `frames` bounds the pool of every length. With a
+    `folder` the features lie in files there, which several trainings may share: each writes the
+    same numbers.
     """
 
-    def __init__(self, source: FeatureSource, seed: int, frames: int = 80_000, folder: Path | None = None) -> None:
+    def __init__(
+        self, source: FeatureSource, seed: int, frames: int = 80_000, folder: Path | None = None
+    ) -> None:
         self.source, self.seed, self.frames, self.folder = source, seed, frames, folder
         self.width, self.tokens_per_frame = source.width, source.tokens_per_frame
         self._stories: dict[tuple[int, int], Story] = {}
         self._pools: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
-    def draw(self, domains: Sequence[Domain], num_seconds: int, seed: tuple[int, ...], config: StoryConfig) -> tuple[Story, Tensor]:
+    def draw(
+        self,
+        domains: Sequence[Domain],
+        num_seconds: int,
+        seed: tuple[int, ...],
+        config: StoryConfig,
+    ) -> tuple[Story, Tensor]:
         """A story of the pool and its features (F, K, width)."""
         features, known = self._pool(num_seconds)
         number = int(np.random.default_rng(seed).integers(len(features)))
@@ -212,7 +327,9 @@ class CachedSource:
         return self.source.directions()
 
     def _pool(self, num_seconds: int) -> tuple[np.ndarray, np.ndarray]:
-        """Features (stories, F, K, width) float16 of one length, and which of them are known (stories,) uint8."""
+        """Features (stories, F, K, width) float16 of one length, and which of them are known
+        (stories,) uint8.
+        """
         if num_seconds not in self._pools:
             stories = max(1, self.frames // num_seconds)
             shape = stories, num_seconds, self.tokens_per_frame, self.width
@@ -222,7 +339,9 @@ class CachedSource:
             )
         return self._pools[num_seconds]
 
-    def _array(self, what: str, num_seconds: int, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    def _array(
+        self, what: str, num_seconds: int, shape: tuple[int, ...], dtype: type
+    ) -> np.ndarray:
         if self.folder is None:
             return np.zeros(shape, dtype=dtype)
         path = self.folder / f"{what}-seed{self.seed}-{num_seconds}s-{shape[0]}.bin"
@@ -234,14 +353,20 @@ class CachedSource:
         return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
 
 
-def tell_one(domains: Sequence[Domain], num_seconds: int, seed: tuple[int, ...], config: StoryConfig) -> tuple[Story, np.random.Generator]:
-    """A story of one of the domains, and the generator for the noise on its pictures; both follow from the seed."""
+def tell_one(
+    domains: Sequence[Domain], num_seconds: int, seed: tuple[int, ...], config: StoryConfig
+) -> tuple[Story, np.random.Generator]:
+    """A story of one of the domains, and the generator for the noise on its pictures; both follow
+    from the seed.
+    """
     rng = np.random.default_rng((*seed, 1))
     return tell(domains[int(rng.integers(len(domains)))], num_seconds, seed, config), rng
 
 
 def like_a_codec(pixels: np.ndarray, rng: np.random.Generator, strength: float = 5.0) -> np.ndarray:
-    """Pictures uint8 (F, H, W, 3) with smooth noise of about the size that H.264 leaves, so that training sees what decoding gives."""
+    """Pictures uint8 (F, H, W, 3) with smooth noise of about the size that H.264 leaves, so that
+    training sees what decoding gives.
+    """
     F, H, W, _ = pixels.shape
     noise = rng.standard_normal((F, H, W, 1), dtype=np.float32)
     smooth = (noise + np.roll(noise, 1, axis=2)) * (strength * rng.random() * 0.7)
@@ -250,8 +375,10 @@ def like_a_codec(pixels: np.ndarray, rng: np.random.Generator, strength: float =
 
 @dataclass(frozen=True)
 class Mix:
-    """What a training step asks for. `kinds` are weights; `think`, `coarse`, `absent` are the shares of questions with reasoning, with a window as answer, and
-    without an answer in their video. `hallucinated` is the teacher's dial: the share of hops in a chain that are wrong (0: exact).
+    """What a training step asks for. `kinds` are weights; `think`, `coarse`, `absent` are the
+    shares of questions with reasoning, with a window as answer, and without an answer in their
+    video. `hallucinated` is the teacher's dial: the share of hops in a chain that are wrong (0:
+    exact).
     """
 
     kinds: Mapping[str, float]
@@ -265,7 +392,8 @@ class Mix:
 
 @dataclass
 class Batch:
-    """One training step. tokens (B, Q, T) ids; loss (B, Q, T): what position t is to predict of token t + 1 (NO_LOSS, CHAIN_LOSS, TIME_LOSS).
+    """One training step. tokens (B, Q, T) ids; loss (B, Q, T): what position t is to predict of
+    token t + 1 (NO_LOSS, CHAIN_LOSS, TIME_LOSS).
 
     fine (B, Q) bool; window (B, Q, 2): first and last segment to reload for a fine question.
     """
@@ -280,14 +408,26 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        moved = {name: getattr(self, name).to(device) for name in ("features", "clock", "tokens", "loss", "fine", "window")}
+        moved = {
+            name: getattr(self, name).to(device)
+            for name in ("features", "clock", "tokens", "loss", "fine", "window")
+        }
         return Batch(**moved, kinds=self.kinds)
 
 
 class Pile:
-    """Endless training data over some domains; every batch follows from (seed, step). Outside the core town stories have oddities, questions more phrasings."""
+    """Endless training data over some domains; every batch follows from (seed, step). Outside the
+    core town stories have oddities, questions more phrasings.
+    """
 
-    def __init__(self, domains: Sequence[Domain], source: FeatureSource, writer: Writer, seed: int, frames_per_segment: int = 16) -> None:
+    def __init__(
+        self,
+        domains: Sequence[Domain],
+        source: FeatureSource,
+        writer: Writer,
+        seed: int,
+        frames_per_segment: int = 16,
+    ) -> None:
         self.domains, self.source, self.writer, self.seed = list(domains), source, writer, seed
         core = all_core(domains)
         self.story, self.frames_per_segment, self.phrasing = (
@@ -296,17 +436,29 @@ class Pile:
             "core" if core else "trained",
         )
 
-    def batch(self, step: int, num_seconds: int, videos: int, questions: int, mix: Mix, stride: int = 1) -> Batch:
-        """Draw `videos` stories of `num_seconds` with `questions` questions each; of their frames, one a second, keep every `stride`-th.
+    def batch(
+        self, step: int, num_seconds: int, videos: int, questions: int, mix: Mix, stride: int = 1
+    ) -> Batch:
+        """Draw `videos` stories of `num_seconds` with `questions` questions each; of their frames,
+        one a second, keep every `stride`-th.
 
         With a stride a time code counts sampled frames, as in `baselines.uniform`.
         """
         rng = np.random.default_rng((self.seed, step))
-        drawn = [self.source.draw(self.domains, num_seconds, (self.seed, step, i), self.story) for i in range(videos)]
+        drawn = [
+            self.source.draw(self.domains, num_seconds, (self.seed, step, i), self.story)
+            for i in range(videos)
+        ]
         stories = [story for story, _ in drawn]
         clock = rng.integers(0, NUM_SECONDS - num_seconds + 1, size=videos)
-        rows = [[self._row(story, int(c), mix, rng, stride) for _ in range(questions)] for story, c in zip(stories, clock, strict=True)]
-        tokens, loss = _pad_rows([[r.tokens for r in video] for video in rows], [[r.loss for r in video] for video in rows])
+        rows = [
+            [self._row(story, int(c), mix, rng, stride) for _ in range(questions)]
+            for story, c in zip(stories, clock, strict=True)
+        ]
+        tokens, loss = _pad_rows(
+            [[r.tokens for r in video] for video in rows],
+            [[r.loss for r in video] for video in rows],
+        )
         return Batch(
             features=torch.stack([features[::stride] for _, features in drawn]),
             clock=torch.from_numpy(clock),
@@ -317,22 +469,32 @@ class Pile:
             kinds=[[r.kind for r in video] for video in rows],
         )
 
-    def _row(self, story: Story, clock: int, mix: Mix, rng: np.random.Generator, stride: int = 1) -> Example:
+    def _row(
+        self, story: Story, clock: int, mix: Mix, rng: np.random.Generator, stride: int = 1
+    ) -> Example:
         question = draw_question(story, mix.kinds, rng, rng.random() < mix.absent, self.phrasing)
         fine = rng.random() >= mix.coarse and not question.absent
         think = rng.random() < mix.think
         if question.kind == "captions":
             fine, (tokens, loss) = True, write_captions(self.writer, story, question, clock, stride)
         else:
-            chain = hallucinate(self.writer, story, question, mix.hallucinated, rng) if mix.hallucinated else None
-            tokens, loss = write_example(self.writer, story, question, clock, fine, think, stride, chain)
+            chain = (
+                hallucinate(self.writer, story, question, mix.hallucinated, rng)
+                if mix.hallucinated
+                else None
+            )
+            tokens, loss = write_example(
+                self.writer, story, question, clock, fine, think, stride, chain
+            )
         window = augmented_window(question, story.num_seconds, self.frames_per_segment, mix, rng)
         return Example(tokens, loss, fine, window, question.kind)
 
 
 @dataclass(frozen=True)
 class Example:
-    """A question as it is trained on: token ids, which of them count in the loss, which stage it is for, and the window of segments (first, last) it reads."""
+    """A question as it is trained on: token ids, which of them count in the loss, which stage it is
+    for, and the window of segments (first, last) it reads.
+    """
 
     tokens: list[int]
     loss: list[int]
@@ -342,20 +504,29 @@ class Example:
 
 
 def draw_question(
-    story: Story, kinds: Mapping[str, float], rng: np.random.Generator, absent: bool = False, phrasing: str = "core"
+    story: Story,
+    kinds: Mapping[str, float],
+    rng: np.random.Generator,
+    absent: bool = False,
+    phrasing: str = "core",
 ) -> Question:
-    """A question whose kind is drawn by weight; a kind that the story does not offer is drawn again. UserError if it seems to offer none of them."""
+    """A question whose kind is drawn by weight; a kind that the story does not offer is drawn
+    again. UserError if it seems to offer none of them.
+    """
     names, weights = list(kinds), np.array(list(kinds.values()), dtype=float)
     for _ in range(1000):
-        question = (ask_absent if absent else ask)(story, names[int(rng.choice(len(names), p=weights / weights.sum()))], rng, phrasing)
+        question = (ask_absent if absent else ask)(
+            story, names[int(rng.choice(len(names), p=weights / weights.sum()))], rng, phrasing
+        )
         if question is not None:
             return question
     raise UserError(
-        f"a story of {story.num_seconds} s offers no {'absent ' * absent}question of the kinds {', '.join(names)}; take others, or longer videos"
+        f"a story of {story.num_seconds} s offers no {'absent ' * absent}question of the kinds "
+        f"{', '.join(names)}; take others, or longer videos"
     )
 
 
-def write_example(
+def write_example(  # noqa: PLR0913
     writer: Writer,
     story: Story,
     question: Question,
@@ -365,20 +536,37 @@ def write_example(
     stride: int = 1,
     chain: list[int] | None = None,
 ) -> tuple[list[int], list[int]]:
-    """Token ids of one training example and, per position, what it must predict next. `chain`: what a teacher says instead of the true reasoning.
+    """Token ids of one training example and, per position, what it must predict next. `chain`: what
+    a teacher says instead of the true reasoning.
 
-    Layout: question, <think> or <direct>, [reasoning, <so>], <window> start end (of the chapter), or <answer> start end (of the event); where the evidence is
-    absent, <window> <absent>. The question and the tags are given, so nothing is to be learned there. A vocabulary with the word `clue` has the fine stage
-    write `clue start end` for each of the question's clues before its answer; then it must choose between `clue` and <answer>, too.
+    Layout: question, <think> or <direct>, [reasoning, <so>], <window> start end (of the chapter),
+    or <answer> start end (of the event); where the evidence is absent, <window> <absent>. The
+    question and the tags are given, so nothing is to be learned there. A vocabulary with the word
+    `clue` has the fine stage write `clue start end` for each of the question's clues before its
+    answer; then it must choose between `clue` and <answer>, too.
     """
     prompt = [*writer.question(story, question), THINK if think else DIRECT]
     reasoning = [] if not think else writer.chain(story, question) if chain is None else chain
-    span = (question.start_s, question.end_s) if fine else (question.window_start_s, question.window_end_s)
+    span = (
+        (question.start_s, question.end_s)
+        if fine
+        else (question.window_start_s, question.window_end_s)
+    )
     interval = lambda start_s, end_s: writer.interval(start_s / stride, end_s / stride, clock)  # noqa: E731
     times = [ABSENT] if question.absent else interval(*span)
-    clues = [(writer.clue, *interval(*clue)) for clue in question.clues] if think and fine and writer.clue else []
+    clues = (
+        [(writer.clue, *interval(*clue)) for clue in question.clues]
+        if think and fine and writer.clue
+        else []
+    )
     choice = CHAIN_LOSS if think and fine and writer.clue else NO_LOSS  # of the tag that comes next
-    tokens = [*prompt, *reasoning, *(token for clue in clues for token in clue), ANSWER if fine else WINDOW, *times]
+    tokens = [
+        *prompt,
+        *reasoning,
+        *(token for clue in clues for token in clue),
+        ANSWER if fine else WINDOW,
+        *times,
+    ]
     loss = [NO_LOSS] * (len(prompt) - 1) + [CHAIN_LOSS] * len(reasoning) + [choice]
     loss += [TIME_LOSS, TIME_LOSS, choice] * len(clues) + [TIME_LOSS] * len(times) + [NO_LOSS]
     return tokens, loss
@@ -387,12 +575,16 @@ def write_example(
 def write_captions(
     writer: Writer, story: Story, question: Question, clock: int, stride: int = 1, most: int = 6
 ) -> tuple[list[int], list[int]]:
-    """An example of dense captioning: the first events that lie in a chapter, by their starts, overlapping: `clue start end activity` each, then <so>.
+    """An example of dense captioning: the first events that lie in a chapter, by their starts,
+    overlapping: `clue start end activity` each, then <so>.
 
-    Times come before words, as in Vid2Seq (arXiv 2302.14115): a word is then looked up at a known time. UserError for the vocabulary of the core town.
+    Times come before words, as in Vid2Seq (arXiv 2302.14115): a word is then looked up at a known
+    time. UserError for the vocabulary of the core town.
     """
     if not writer.clue:
-        raise UserError("this model's vocabulary has no dense captions; take the model of the whole town")
+        raise UserError(
+            "this model's vocabulary has no dense captions; take the model of the whole town"
+        )
     prompt = [*writer.question(story, question), THINK]
     tokens, loss = list(prompt), [NO_LOSS] * (len(prompt) - 1)
     for event in events_of(story, question)[:most]:
@@ -405,23 +597,44 @@ def write_captions(
 
 def events_of(story: Story, question: Question) -> list[int]:
     """The events that lie in the chapter of a question, by start, then by track."""
-    inside = np.flatnonzero((story.event_start >= question.window_start_s) & (story.event_end <= question.window_end_s))
-    return [int(i) for i in inside[np.lexsort((story.event_word[inside], story.event_start[inside]))]]
+    inside = np.flatnonzero(
+        (story.event_start >= question.window_start_s) & (story.event_end <= question.window_end_s)
+    )
+    return [
+        int(i) for i in inside[np.lexsort((story.event_word[inside], story.event_start[inside]))]
+    ]
 
 
-def hallucinate(writer: Writer, story: Story, question: Question, share: float, rng: np.random.Generator) -> list[int]:
-    """The reasoning of a teacher who is wrong about `share` of the hops, each alone: another place, activity, person or thing that lasts, as plausible."""
+def hallucinate(
+    writer: Writer, story: Story, question: Question, share: float, rng: np.random.Generator
+) -> list[int]:
+    """The reasoning of a teacher who is wrong about `share` of the hops, each alone: another place,
+    activity, person or thing that lasts, as plausible.
+    """
     tokens, chain = writer.tokens[story.domain.name], writer.chain(story, question)
-    alike = [tokens.place, tokens.activity, tokens.person, tokens.effect[1:], np.array(writer.ordinals)]
+    alike = [
+        tokens.place,
+        tokens.activity,
+        tokens.person,
+        tokens.effect[1:],
+        np.array(writer.ordinals),
+    ]
     wrong = rng.random(len(chain) - 1) < share
     for i in np.flatnonzero(wrong):
-        others = next((group[(group != chain[i]) & (group != PAD)] for group in alike if chain[i] in group), np.array([]))
+        others = next(
+            (group[(group != chain[i]) & (group != PAD)] for group in alike if chain[i] in group),
+            np.array([]),
+        )
         chain[int(i)] = int(rng.choice(others)) if len(others) else chain[int(i)]
     return chain
 
 
-def augmented_window(question: Question, num_seconds: int, S: int, mix: Mix, rng: np.random.Generator) -> tuple[int, int]:
-    """Temporal augmentation: segments of the true window with each edge moved by jitter_s (or, seldom, a window that misses; ours, the paper names none)."""
+def augmented_window(
+    question: Question, num_seconds: int, S: int, mix: Mix, rng: np.random.Generator
+) -> tuple[int, int]:
+    """Temporal augmentation: segments of the true window with each edge moved by jitter_s (or,
+    seldom, a window that misses; ours, the paper names none).
+    """
     low, high = mix.jitter_s
     start = question.window_start_s - int(rng.integers(low, high + 1))
     end = question.window_end_s + int(rng.integers(low, high + 1))
@@ -436,20 +649,28 @@ def augmented_window(question: Question, num_seconds: int, S: int, mix: Mix, rng
 
 def _pad_rows(tokens: list[list[list[int]]], loss: list[list[list[int]]]) -> tuple[Tensor, Tensor]:
     longest = max(len(row) for video in tokens for row in video)
-    fill = lambda rows, value: torch.tensor([[row + [value] * (longest - len(row)) for row in video] for video in rows])  # noqa: E731
-    return fill(tokens, PAD), fill(loss, NO_LOSS)
+    return _padded(tokens, PAD, longest), _padded(loss, NO_LOSS, longest)
 
 
-# --- Bench ------------------------------------------------------------------------------------------------------------------------
+def _padded(videos: list[list[list[int]]], value: int, longest: int) -> Tensor:
+    """Rows of several videos (B, Q, longest), filled up with `value`."""
+    rows = [[*row, *[value] * (longest - len(row))] for video in videos for row in video]
+    return torch.tensor(rows).view(len(videos), -1, longest)
+
+
+# --- Bench ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Split:
-    """What a split is: how many videos, of which lengths (seconds), with how many questions each. A split is a seed; any seed works.
+    """What a split is: how many videos, of which lengths (seconds), with how many questions each. A
+    split is a seed; any seed works.
 
-    `stretch` multiplies the lengths of chapters; `absent`: no question has its answer in its video. Of the whole `town` a split has all domains and task
-    types in turn, lengths in three buckets, questions in a `phrasing`, cameras that are not perfect; `rates`: odd frame rates and start times as well;
-    `kinds` and `domain`: of these kinds and this domain only (a few kinds alone promise no even positions: a chain of causes begins early).
+    `stretch` multiplies the lengths of chapters; `absent`: no question has its answer in its video.
+    Of the whole `town` a split has all domains and task types in turn, lengths in three buckets,
+    questions in a `phrasing`, cameras that are not perfect; `rates`: odd frame rates and start
+    times as well; `kinds` and `domain`: of these kinds and this domain only (a few kinds alone
+    promise no even positions: a chain of causes begins early).
     """
 
     videos: int
@@ -469,29 +690,68 @@ class Split:
 SPLITS = {
     "sample": Split(videos=3, seconds=(96, 128), questions=4, seed=1),
     "dev": Split(videos=24, seconds=(128, 512), questions=12, seed=2),
-    "test": Split(videos=337, seconds=(48, 3600), questions=3, seed=3, town="all", phrasing="trained"),
-    "sealed": Split(videos=337, seconds=(48, 3600), questions=3, seed=4, town="all", phrasing="trained"),
+    "test": Split(
+        videos=337, seconds=(48, 3600), questions=3, seed=3, town="all", phrasing="trained"
+    ),
+    "sealed": Split(
+        videos=337, seconds=(48, 3600), questions=3, seed=4, town="all", phrasing="trained"
+    ),
     "sealed-short": Split(videos=40, seconds=(128, 512), questions=12, seed=5),
     "hour": Split(videos=4, seconds=(3600, 3600), questions=12, seed=6),
     "two-hours": Split(videos=4, seconds=(7200, 7200), questions=12, seed=7, stretch=2.0),
     "absent": Split(videos=24, seconds=(128, 512), questions=6, seed=8, absent=True),
-    "town-dev": Split(videos=35, seconds=(48, 1200), questions=6, seed=9, town="all", phrasing="trained"),
-    "unseen-phrasing": Split(videos=70, seconds=(48, 600), questions=6, seed=10, town="all", phrasing="held_out"),
-    "robust": Split(videos=35, seconds=(48, 120), questions=3, seed=11, town="all", phrasing="trained", rates=True),
+    "town-dev": Split(
+        videos=35, seconds=(48, 1200), questions=6, seed=9, town="all", phrasing="trained"
+    ),
+    "unseen-phrasing": Split(
+        videos=70, seconds=(48, 600), questions=6, seed=10, town="all", phrasing="held_out"
+    ),
+    "robust": Split(
+        videos=35,
+        seconds=(48, 120),
+        questions=3,
+        seed=11,
+        town="all",
+        phrasing="trained",
+        rates=True,
+    ),
 }
 # What a training may leave out (`variants`), and the splits that ask for nothing else.
 LEFT_OUT_TYPES = ("purpose", "nth", "nth_at")
 LEFT_OUT_COMPOSITION = ("why2", "why3")  # a rule and then signs: each alone is trained
 LEFT_OUT_DOMAIN = "beach"
 SPLITS |= {
-    "left-out-types": Split(videos=105, seconds=(128, 600), questions=1, seed=12, town="all", phrasing="trained", kinds=LEFT_OUT_TYPES[:2]),
-    "left-out-composition": Split(
-        videos=70, seconds=(128, 600), questions=1, seed=13, town="all", phrasing="trained", kinds=LEFT_OUT_COMPOSITION
+    "left-out-types": Split(
+        videos=105,
+        seconds=(128, 600),
+        questions=1,
+        seed=12,
+        town="all",
+        phrasing="trained",
+        kinds=LEFT_OUT_TYPES[:2],
     ),
-    "left-out-domain": Split(videos=20, seconds=(128, 600), questions=9, seed=14, town="all", phrasing="trained", domain=LEFT_OUT_DOMAIN),
+    "left-out-composition": Split(
+        videos=70,
+        seconds=(128, 600),
+        questions=1,
+        seed=13,
+        town="all",
+        phrasing="trained",
+        kinds=LEFT_OUT_COMPOSITION,
+    ),
+    "left-out-domain": Split(
+        videos=20,
+        seconds=(128, 600),
+        questions=9,
+        seed=14,
+        town="all",
+        phrasing="trained",
+        domain=LEFT_OUT_DOMAIN,
+    ),
 }
 BUCKETS_S = (180, 600)  # under 3 min, 3 to 10 min, over 10 min: the duration buckets of ToTG-Bench
-# One question of each in turn; where a story has no relay of three effects it is asked about two, or one.
+# One question of each in turn; where a story has no relay of three effects it is asked about two,
+# or one.
 BENCH_KINDS: tuple[tuple[str, ...], ...] = (
     ("explicit",),
     ("sign1",),
@@ -507,14 +767,17 @@ BENCH_KINDS: tuple[tuple[str, ...], ...] = (
     ("last_before",),
 )
 POSITION_BINS = 10
-CHI2_LIMIT = 21.7  # of nine degrees of freedom: one seed in a hundred exceeds it where positions are even
+CHI2_LIMIT = (
+    21.7  # of nine degrees of freedom: one seed in a hundred exceeds it where positions are even
+)
 
 
 @dataclass(frozen=True)
 class Item:
     """One question of the bench with its truth, and what is needed to tell its story again.
 
-    `answer` and `choices`: the same as a short answer and four choices (`tasks.quiz`); `lookalikes`, `distance_s`: `tasks.difficulty`.
+    `answer` and `choices`: the same as a short answer and four choices (`tasks.quiz`);
+    `lookalikes`, `distance_s`: `tasks.difficulty`.
     """
 
     video: str
@@ -531,19 +794,31 @@ class Item:
     distance_s: int = 0
 
     def as_row(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "question"} | dataclasses.asdict(self.question)
+        return {
+            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "question"
+        } | dataclasses.asdict(self.question)
 
     @classmethod
     def from_row(cls, row: dict[str, Any], where: str) -> Item:
-        """An Item from a JSON row; UserError names the file and what is wrong (an unknown key, an interval outside its video)."""
+        """An Item from a JSON row; UserError names the file and what is wrong (an unknown key, an
+        interval outside its video).
+        """
         names = {f.name for f in dataclasses.fields(Question)}
         fixed = {key: _as_tuple(value) for key, value in row.items()}
-        question = from_mapping(Question, {key: value for key, value in fixed.items() if key in names}, where)
-        item = from_mapping(cls, {key: value for key, value in fixed.items() if key not in names} | {"question": question}, where)
+        question = from_mapping(
+            Question, {key: value for key, value in fixed.items() if key in names}, where
+        )
+        item = from_mapping(
+            cls,
+            {key: value for key, value in fixed.items() if key not in names}
+            | {"question": question},
+            where,
+        )
         q = item.question
         if not q.absent and not 0 <= q.start_s < q.end_s <= item.duration_s:
             raise UserError(
-                f"{where}: the interval [{q.start_s}, {q.end_s}] s is not inside {item.video} (0 to {item.duration_s} s); mend the annotation"
+                f"{where}: the interval [{q.start_s}, {q.end_s}] s is not inside {item.video} (0 "
+                f"to {item.duration_s} s); mend the annotation"
             )
         return item
 
@@ -561,7 +836,9 @@ def get_split(name: str) -> Split:
 
 
 def split_folder(name: str, seed: int | None = None, root: Path | None = None) -> Path:
-    """Where the files of a split lie: one folder per split, seed and length of the questions list."""
+    """Where the files of a split lie: one folder per split, seed and length of the questions
+    list.
+    """
     split = get_split(name)
     return (root or data_root() / "videos") / f"{name}-{split.seed if seed is None else seed}"
 
@@ -570,13 +847,22 @@ def story_of(item: Item) -> Story:
     """The story behind a question, told again from its seed."""
     domains = load_domains("all")
     if item.domain not in domains:
-        raise UserError(f"{item.video}: unknown domain {item.domain!r}; this version knows {', '.join(domains)}")
-    return tell(domains[item.domain], item.duration_s, item.story_seed, StoryConfig(stretch=item.stretch, oddities=item.oddities))
+        raise UserError(
+            f"{item.video}: unknown domain {item.domain!r}; this version knows {', '.join(domains)}"
+        )
+    return tell(
+        domains[item.domain],
+        item.duration_s,
+        item.story_seed,
+        StoryConfig(stretch=item.stretch, oddities=item.oddities),
+    )
 
 
 @dataclass(frozen=True)
 class Take:
-    """How a story becomes a file: the camera, frames per second, compression (H.264 crf), the time of the first frame, and whether frames come unevenly."""
+    """How a story becomes a file: the camera, frames per second, compression (H.264 crf), the time
+    of the first frame, and whether frames come unevenly.
+    """
 
     camera: Camera
     fps: float
@@ -595,7 +881,14 @@ class Take:
         times_s = self.times_s(story.num_seconds)
         chunks = (times_s[at : at + 64] for at in range(0, len(times_s), 64))
         frames = (frame for chunk in chunks for frame in self.frames(story, chunk))
-        return write_mp4(path, frames, self.fps, times_s=times_s if self.uneven else None, start_s=self.start_s, crf=self.crf)
+        return write_mp4(
+            path,
+            frames,
+            self.fps,
+            times_s=times_s if self.uneven else None,
+            start_s=self.start_s,
+            crf=self.crf,
+        )
 
     def frames(self, story: Story, times_s: np.ndarray) -> np.ndarray:
         """The pictures at these seconds of the story."""
@@ -604,8 +897,10 @@ class Take:
 
 
 def take_of(split: Split, story: Story) -> Take:
-    """How a split films a story: plainly in the core town; else a camera and one of three compressions drawn from the story's seed, one frame per second
-    beyond ten minutes (400 MB are room for 54 hours of that), and in a split of odd rates 10 to 30 frames per second, some uneven, some with a late start.
+    """How a split films a story: plainly in the core town; else a camera and one of three
+    compressions drawn from the story's seed, one frame per second beyond ten minutes (400 MB are
+    room for 54 hours of that), and in a split of odd rates 10 to 30 frames per second, some uneven,
+    some with a late start.
     """
     if split.town == "core":
         return Take(Camera(0), split.fps)
@@ -614,33 +909,55 @@ def take_of(split: Split, story: Story) -> Take:
     if not split.rates:
         return Take(camera, split.fps if story.num_seconds <= BUCKETS_S[1] else 1.0, crf)
     rate = float(rng.choice((10.0, 12.5, 24000 / 1001, 25.0, 30000 / 1001, 30.0)))
-    return Take(camera, rate, crf, start_s=float(rng.choice((0.0, 0.0, 0.7, 3.2))), uneven=bool(rng.integers(2)))
+    return Take(
+        camera,
+        rate,
+        crf,
+        start_s=float(rng.choice((0.0, 0.0, 0.7, 3.2))),
+        uneven=bool(rng.integers(2)),
+    )
 
 
 def plan(name: str, seed: int | None = None) -> list[tuple[Story, list[Item]]]:
-    """The stories and questions of a split, without pixels. Types take turns; targets are spread evenly over positions in the video."""
+    """The stories and questions of a split, without pixels. Types take turns; targets are spread
+    evenly over positions in the video.
+    """
     split = get_split(name)
     seed = split.seed if seed is None else seed
     rng = np.random.default_rng((seed, 99))
     domains, whole = list(load_domains(split.town).values()), split.town != "core"
     domains = [domain for domain in domains if split.domain in (None, domain.name)]
-    filled, asked = np.zeros(POSITION_BINS, dtype=int), Counter({TASK_TYPES[kind]: 0 for kind in split.kinds})
+    filled, asked = (
+        np.zeros(POSITION_BINS, dtype=int),
+        Counter({TASK_TYPES[kind]: 0 for kind in split.kinds}),
+    )
     videos = []
     for i, seconds in enumerate(lengths_of(split)):
         story_seed = int(rng.integers(2**31))
-        story = tell(domains[i % len(domains)], seconds, story_seed, StoryConfig(stretch=split.stretch, oddities=whole))
+        story = tell(
+            domains[i % len(domains)],
+            seconds,
+            story_seed,
+            StoryConfig(stretch=split.stretch, oddities=whole),
+        )
         if whole:
             questions = _balanced_questions(story, split, asked, filled, rng)
         else:
             kinds = [BENCH_KINDS[(i + n) % len(BENCH_KINDS)] for n in range(split.questions)]
-            questions = _choose_questions(story, kinds, filled, rng) if not split.absent else _absent_questions(story, kinds, rng)
+            questions = (
+                _choose_questions(story, kinds, filled, rng)
+                if not split.absent
+                else _absent_questions(story, kinds, rng)
+            )
         about = f"{name}_{i:03d}.mp4", story.domain.name, story_seed, seconds
         videos.append((story, [_item(story, about, q, split, rng) for q in questions]))
     return videos
 
 
 def lengths_of(split: Split) -> list[int]:
-    """The length of every video in seconds. In the whole town a third of them lies in each bucket that the split reaches, shorter ones more often."""
+    """The length of every video in seconds. In the whole town a third of them lies in each bucket
+    that the split reaches, shorter ones more often.
+    """
     low, high = split.seconds
     if split.town == "core":
         return [int(n) for n in np.linspace(low, high, split.videos).round()]
@@ -648,44 +965,82 @@ def lengths_of(split: Split) -> list[int]:
     found: list[int] = []
     for number, (first, last) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
         share = np.linspace(0, 1, split.videos * (number + 1) // (len(edges) - 1) - len(found))
-        longest = last - (number == 0 and len(edges) > 2)  # the first bucket is open above, as in ToTG-Bench
+        longest = last - (
+            number == 0 and len(edges) > 2
+        )  # the first bucket is open above, as in ToTG-Bench
         shortest = first + (number == 2)
-        found += [int(n) for n in (shortest * (longest / shortest) ** (share ** (1 + 0.6 * number))).round()]
+        found += [
+            int(n)
+            for n in (shortest * (longest / shortest) ** (share ** (1 + 0.6 * number))).round()
+        ]
     return found
 
 
-def _item(story: Story, about: tuple[str, str, int, int], q: Question, split: Split, rng: np.random.Generator) -> Item:
+def _item(
+    story: Story,
+    about: tuple[str, str, int, int],
+    q: Question,
+    split: Split,
+    rng: np.random.Generator,
+) -> Item:
     text = in_words(story, q)
     if split.town == "core":
         return Item(*about, text, q, split.stretch)
     answer, choices = quiz(story, q, rng)
     hard = difficulty(story, q)
-    return Item(*about, text, q, split.stretch, True, answer, choices, hard["lookalikes"], hard["distance_s"])
+    return Item(
+        *about,
+        text,
+        q,
+        split.stretch,
+        True,
+        answer,
+        choices,
+        hard["lookalikes"],
+        hard["distance_s"],
+    )
 
 
-def _balanced_questions(story: Story, split: Split, asked: Counter[str], filled: np.ndarray, rng: np.random.Generator) -> list[Question]:
-    """Questions of the task types that have been asked least so far and that this story offers. Updates `asked` and `filled`."""
+def _balanced_questions(
+    story: Story, split: Split, asked: Counter[str], filled: np.ndarray, rng: np.random.Generator
+) -> list[Question]:
+    """Questions of the task types that have been asked least so far and that this story offers.
+    Updates `asked` and `filled`.
+    """
     chosen: list[Question] = []
     order = sorted(asked, key=lambda task: (asked[task], rng.random()))
     for task in order:
         if len(chosen) == split.questions:
             break
         kinds = [kind for kind in split.kinds if TASK_TYPES[kind] == task]
-        question = _best_draw(story, [kinds[int(n)] for n in rng.permutation(len(kinds))], chosen, filled, rng, split.phrasing)
+        question = _best_draw(
+            story,
+            [kinds[int(n)] for n in rng.permutation(len(kinds))],
+            chosen,
+            filled,
+            rng,
+            split.phrasing,
+        )
         if question:
             chosen.append(question)
             asked[task] += 1
     return chosen
 
 
-def _absent_questions(story: Story, kinds: Sequence[tuple[str, ...]], rng: np.random.Generator) -> list[Question]:
+def _absent_questions(
+    story: Story, kinds: Sequence[tuple[str, ...]], rng: np.random.Generator
+) -> list[Question]:
     """Questions without an answer in this story."""
     drawn = [ask_absent(story, choice[0], rng) for choice in kinds]
     return [q for q in drawn if q is not None]
 
 
-def _choose_questions(story: Story, kinds: Sequence[tuple[str, ...]], filled: np.ndarray, rng: np.random.Generator) -> list[Question]:
-    """One question for each entry of `kinds`, which lists kinds in order of preference, where the story offers one. Updates `filled`."""
+def _choose_questions(
+    story: Story, kinds: Sequence[tuple[str, ...]], filled: np.ndarray, rng: np.random.Generator
+) -> list[Question]:
+    """One question for each entry of `kinds`, which lists kinds in order of preference, where the
+    story offers one. Updates `filled`.
+    """
     chosen: list[Question] = []
     for choice in kinds:
         question = _best_draw(story, choice, chosen, filled, rng)
@@ -694,31 +1049,60 @@ def _choose_questions(story: Story, kinds: Sequence[tuple[str, ...]], filled: np
 
 
 def _best_draw(
-    story: Story, kinds: Sequence[str], chosen: Sequence[Question], filled: np.ndarray, rng: np.random.Generator, phrasing: str = "core"
+    story: Story,
+    kinds: Sequence[str],
+    chosen: Sequence[Question],
+    filled: np.ndarray,
+    rng: np.random.Generator,
+    phrasing: str = "core",
 ) -> Question | None:
-    """A question of the first kind that the story offers and that is not among `chosen`: of twelve draws the one whose position is rarest. Updates `filled`."""
-    draws = ([q for q in (ask(story, kind, rng, phrasing) for _ in range(12)) if q is not None and q not in chosen] for kind in kinds)
+    """A question of the first kind that the story offers and that is not among `chosen`: of twelve
+    draws the one whose position is rarest. Updates `filled`.
+    """
+    draws = (
+        [
+            q
+            for q in (ask(story, kind, rng, phrasing) for _ in range(12))
+            if q is not None and q not in chosen
+        ]
+        for kind in kinds
+    )
     drawn = next((found for found in draws if found), [])
-    fresh = [q for q in drawn if all((q.start_s, q.end_s) != (c.start_s, c.end_s) for c in chosen)] or drawn
+    fresh = [
+        q for q in drawn if all((q.start_s, q.end_s) != (c.start_s, c.end_s) for c in chosen)
+    ] or drawn
     if not fresh:
         return None
-    bin_of = [min(int((q.start_s + q.end_s) / 2 / story.num_seconds * POSITION_BINS), POSITION_BINS - 1) for q in fresh]
+    bin_of = [
+        min(int((q.start_s + q.end_s) / 2 / story.num_seconds * POSITION_BINS), POSITION_BINS - 1)
+        for q in fresh
+    ]
     best = int(np.argmin(filled[bin_of]))
     filled[bin_of[best]] += 1
     return fresh[best]
 
 
-def build(name: str, seed: int | None = None, root: Path | None = None, progress: bool = True, jobs: int = 1) -> Path:
-    """Render a split to mp4 files and `questions.jsonl`; returns its folder. What is there already is kept; `split.json` is written last.
+def build(
+    name: str,
+    seed: int | None = None,
+    root: Path | None = None,
+    progress: bool = True,
+    jobs: int = 1,
+) -> Path:
+    """Render a split to mp4 files and `questions.jsonl`; returns its folder. What is there already
+    is kept; `split.json` is written last.
 
-    Each file is written atomically, so a build that was killed goes on where it stopped; `jobs` processes share the videos.
+    Each file is written atomically, so a build that was killed goes on where it stopped; `jobs`
+    processes share the videos.
     """
     folder = split_folder(name, seed, root)
     if (folder / "split.json").is_file():
         return folder
     videos = plan(name, seed)
     missing = [
-        (folder / items[0].video, story, get_split(name)) for story, items in videos if items and not (folder / items[0].video).is_file()
+        (folder / items[0].video, story, get_split(name))
+        for story, items in videos
+        if items and not (folder / items[0].video).is_file()
     ]
     bar = partial(tqdm, total=len(missing), desc=f"building {folder.name}", disable=not progress)
     if jobs > 1 and len(missing) > 1:
@@ -749,18 +1133,26 @@ def read_questions(folder: Path) -> list[Item]:
     """The questions of a built split, checked row by row."""
     path = Path(folder) / "questions.jsonl"
     if not path.is_file():
-        raise UserError(f"{folder} has no questions.jsonl; build it with `timescope-lite data build`")
+        raise UserError(
+            f"{folder} has no questions.jsonl; build it with `timescope-lite data build`"
+        )
     rows = []
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         try:
             rows.append(Item.from_row(json.loads(line), f"{path.name}, line {number}"))
         except json.JSONDecodeError as error:
-            raise UserError(f"{path.name}, line {number} is not valid JSON ({error}); build the split again") from None
+            raise UserError(
+                f"{path.name}, line {number} is not valid JSON ({error}); build the split again"
+            ) from None
     return rows
 
 
-def check(name: str, seed: int | None = None, root: Path | None = None, jobs: int = 1) -> dict[str, Any]:
-    """Build what is missing, then check every rule of the benchmark on the files. Returns counts; UserError names the first rule that fails."""
+def check(
+    name: str, seed: int | None = None, root: Path | None = None, jobs: int = 1
+) -> dict[str, Any]:
+    """Build what is missing, then check every rule of the benchmark on the files. Returns counts;
+    UserError names the first rule that fails.
+    """
     folder, split = build(name, seed, root, jobs=jobs), get_split(name)
     items = read_questions(folder)
     stories = {item.video: story_of(item) for item in items}
@@ -790,34 +1182,66 @@ def positions(items: Sequence[Item]) -> np.ndarray:
 
 
 def _check_item(item: Item, story: Story) -> None:
-    """A question has exactly one answer for a solver that sees the story alone, in its window, and one right choice of four."""
+    """A question has exactly one answer for a solver that sees the story alone, in its window, and
+    one right choice of four.
+    """
     q = item.question
-    found = solve(story, q.kind, q.path[0] if q.path else None, q.word, q.effect, q.other, q.ordinal)
+    found = solve(
+        story, q.kind, q.path[0] if q.path else None, q.word, q.effect, q.other, q.ordinal
+    )
     if found != ([] if q.absent else [(q.start_s, q.end_s)]):
         raise UserError(
-            f"{item.video}: {item.text!r} has the answers {found}, expected only [{q.start_s}, {q.end_s}]; build the split again"
+            f"{item.video}: {item.text!r} has the answers {found}, expected only [{q.start_s}, "
+            f"{q.end_s}]; build the split again"
         )
     if not q.absent and not q.window_start_s <= q.start_s < q.end_s <= q.window_end_s:
         raise UserError(f"{item.video}: the target of {item.text!r} does not lie in its window")
     if item.choices and (len(set(item.choices)) != 4 or item.answer not in item.choices):
-        raise UserError(f"{item.video}: the choices of {item.text!r} are {item.choices}; expected four, one of them {item.answer!r}")
+        raise UserError(
+            f"{item.video}: the choices of {item.text!r} are {item.choices}; expected four, one of "
+            f"them {item.answer!r}"
+        )
 
 
 def _check_balance(items: Sequence[Item], split: Split) -> None:
-    """What the benchmark promises of a whole split: types, domains, positions even, cues hidden, no constant answer that scores."""
+    """What the benchmark promises of a whole split: types, domains, positions even, cues hidden, no
+    constant answer that scores.
+    """
     types, domains = Counter(i.question.task_type for i in items), Counter(i.domain for i in items)
-    num_types, num_domains = len({TASK_TYPES[kind] for kind in split.kinds}), len(load_domains(split.town)) if split.domain is None else 1
+    num_types, num_domains = (
+        len({TASK_TYPES[kind] for kind in split.kinds}),
+        len(load_domains(split.town)) if split.domain is None else 1,
+    )
     tenths, even = positions(items), len(items) / POSITION_BINS
     long = [item for item in items if item.duration_s >= BUCKETS_S[0]]
     spans = np.array([(item.question.start_s, item.question.end_s) for item in long], dtype=float)
     duration = np.array([[item.duration_s] for item in long], dtype=float)
-    blind = float(mean_iou(tiou_many(np.array(best_constant(spans / duration)) * duration, spans))) if long else 0.0
+    blind = (
+        float(mean_iou(tiou_many(np.array(best_constant(spans / duration)) * duration, spans)))
+        if long
+        else 0.0
+    )
     rules = (
-        (len(types) == num_types and min(types.values()) >= 0.8 * len(items) / num_types, f"task types are uneven: {dict(types)}"),
-        (len(domains) == num_domains and max(domains.values()) <= 2 * len(items) / num_domains, f"domains are uneven: {dict(domains)}"),
-        (num_types < 12 or float(((tenths - even) ** 2 / even).sum()) < CHI2_LIMIT, f"positions are not even: {tenths.tolist()}"),
-        (np.mean([item.question.cue_named for item in items]) <= 1 / 3, "more than a third of the questions names its cue"),
-        (split.seconds[1] <= BUCKETS_S[1] or blind <= 0.05, f"one constant interval reaches mIoU {blind:.3f} beyond 3 min, more than 0.05"),
+        (
+            len(types) == num_types and min(types.values()) >= 0.8 * len(items) / num_types,
+            f"task types are uneven: {dict(types)}",
+        ),
+        (
+            len(domains) == num_domains and max(domains.values()) <= 2 * len(items) / num_domains,
+            f"domains are uneven: {dict(domains)}",
+        ),
+        (
+            num_types < 12 or float(((tenths - even) ** 2 / even).sum()) < CHI2_LIMIT,
+            f"positions are not even: {tenths.tolist()}",
+        ),
+        (
+            np.mean([item.question.cue_named for item in items]) <= 1 / 3,
+            "more than a third of the questions names its cue",
+        ),
+        (
+            split.seconds[1] <= BUCKETS_S[1] or blind <= 0.05,
+            f"one constant interval reaches mIoU {blind:.3f} beyond 3 min, more than 0.05",
+        ),
     )
     for holds, complaint in rules:
         if not holds:
@@ -825,12 +1249,15 @@ def _check_balance(items: Sequence[Item], split: Split) -> None:
 
 
 def _check_file(path: Path, story: Story, take: Take) -> None:
-    """The decoded pixels of an mp4 are those of its story, up to codec error, at some of its frames."""
+    """The decoded pixels of an mp4 are those of its story, up to codec error, at some of its
+    frames.
+    """
     times_s = take.times_s(story.num_seconds)
     chosen = times_s[np.linspace(0, len(times_s) - 1, 5).astype(int)]
     seen = to_model_size(read_frames(path, chosen + 0.25 / take.fps))
     error = float(np.abs(seen.astype(float) - to_model_size(take.frames(story, chosen))).mean())
     if error > MAX_CODEC_ERROR:
         raise UserError(
-            f"{path.name}: decoded frames differ from the story by {error:.1f} of 255 on average; delete the file and build again"
+            f"{path.name}: decoded frames differ from the story by {error:.1f} of 255 on average; "
+            "delete the file and build again"
         )

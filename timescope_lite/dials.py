@@ -1,7 +1,9 @@
-"""Why this world: the dials of Tiny Town turned one at a time, on symbolic frames, and what two-stage, one stage, focus and dense make of each.
+"""Why this world: the dials of Tiny Town turned one at a time, on symbolic frames, and what
+two-stage, one stage, focus and dense make of each.
 
-Points that only change the story, S or r start from one dense backbone and are fine-tuned alike; points that change what is trained from the first step
-(`joint`, K > 1) train from nothing with the same number of steps. One seed a point: read differences below four points as noise.
+Points that only change the story, S or r start from one dense backbone and are fine-tuned alike;
+points that change what is trained from the first step (`joint`, K > 1) train from nothing with the
+same number of steps. One seed a point: read differences below four points as noise.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ POOL_FRAMES = 60_000  # of stories of each length
 
 @dataclass(frozen=True)
 class Dial:
-    """One point of the sweep: how stories are told, S frames per segment, compression r, K tokens per frame, and whether r applies from the first step."""
+    """One point of the sweep: how stories are told, S frames per segment, compression r, K tokens
+    per frame, and whether r applies from the first step.
+    """
 
     story: StoryConfig = field(default_factory=StoryConfig)
     S: int = 16
@@ -70,7 +74,9 @@ POINTS = {
 
 @dataclass(frozen=True)
 class Effort:
-    """Training steps of a point: words, dense, and fine-tuning of each system; then what it is scored on."""
+    """Training steps of a point: words, dense, and fine-tuning of each system; then what it is
+    scored on.
+    """
 
     words: int = 300
     dense: int = 500
@@ -80,30 +86,51 @@ class Effort:
 
 
 def phases_from_nothing(effort: Effort, dial: Dial) -> list[Phase]:
-    """Words and dense pre-training; a `joint` point reads through the HVR with its window reloaded from the first step."""
+    """Words and dense pre-training; a `joint` point reads through the HVR with its window reloaded
+    from the first step.
+    """
     how: dict[str, Any] = {"r": (dial.r,), "sees": "reload"} if dial.joint else {}
     return [
-        Phase("words", effort.words, ((1.0, (32,)),), WORDS, think=0.0, coarse=0.2, decay=0.01, **how),
+        Phase(
+            "words", effort.words, ((1.0, (32,)),), WORDS, think=0.0, coarse=0.2, decay=0.01, **how
+        ),
         Phase("dense", effort.dense, CURRICULUM, MIX, **how),
     ]
 
 
 def fine_tuning(effort: Effort, dial: Dial) -> dict[str, Phase]:
-    """One fine-tuning per system, equal in steps: two-stage, one stage on what the budget leaves, focus, dense."""
+    """One fine-tuning per system, equal in steps: two-stage, one stage on what the budget leaves,
+    focus, dense.
+    """
     plain: dict[str, Any] = {"muon_lr": 0.013, "adam_lr": 2e-3, "decay": 0.6}
     lengths = ((1.0, (256, 512)),)
     return {
-        "two_stage": Phase("two_stage", effort.sft, lengths, MIX, r=(dial.r,), sees="reload", misplaced=0.05, **plain),
-        "single_stage": Phase("single_stage", effort.sft, lengths, MIX, budget=BUDGET, coarse=0.0, **plain),
+        "two_stage": Phase(
+            "two_stage",
+            effort.sft,
+            lengths,
+            MIX,
+            r=(dial.r,),
+            sees="reload",
+            misplaced=0.05,
+            **plain,
+        ),
+        "single_stage": Phase(
+            "single_stage", effort.sft, lengths, MIX, budget=BUDGET, coarse=0.0, **plain
+        ),
         "focus": Phase("focus", effort.sft, lengths, MIX, budget=BUDGET, sees="focus", **plain),
         "dense": Phase("dense", effort.sft, lengths, MIX, coarse=0.0, **plain),
     }
 
 
-def fresh_model(domains: Sequence[Domain], source: SymbolicSource, dial: Dial, seed: int) -> TimeScope:
+def fresh_model(
+    domains: Sequence[Domain], source: SymbolicSource, dial: Dial, seed: int
+) -> TimeScope:
     """An untrained model of symbolic frames."""
     torch.manual_seed(seed)
-    config = ModelConfig(feature_width=source.width, tokens_per_frame=dial.K, frames_per_segment=dial.S)
+    config = ModelConfig(
+        feature_width=source.width, tokens_per_frame=dial.K, frames_per_segment=dial.S
+    )
     model = TimeScope(config, Vocabulary.of(domains))
     model.align(source.directions())
     return model
@@ -117,7 +144,8 @@ def with_segments(path: Path, S: int) -> TimeScope:
 
 
 def turn(name: str, out: Path, effort: Effort | None = None, seed: int = 0) -> Path:
-    """Train and score one point of the sweep; returns its result.json. UserError for an unknown point. The backbone lies beside the points and is made once.
+    """Train and score one point of the sweep; returns its result.json. UserError for an unknown
+    point. The backbone lies beside the points and is made once.
 
     Every point trains two-stage and single-stage; `base` also focus and dense.
     """
@@ -127,11 +155,26 @@ def turn(name: str, out: Path, effort: Effort | None = None, seed: int = 0) -> P
     domains = list(load_domains().values())[:1]
     source = SymbolicSource(domains, tokens_per_frame=dial.K)
     folder, owner = Path(out) / name.replace("=", ""), Dial() if not dial.from_nothing else dial
-    backbone = Path(out) / "backbone.safetensors" if not dial.from_nothing else folder / "backbone.safetensors"
+    backbone = (
+        Path(out) / "backbone.safetensors"
+        if not dial.from_nothing
+        else folder / "backbone.safetensors"
+    )
     if not backbone.is_file():
-        model, pool = fresh_model(domains, source, owner, seed), CachedSource(source, seed, POOL_FRAMES)
+        model, pool = (
+            fresh_model(domains, source, owner, seed),
+            CachedSource(source, seed, POOL_FRAMES),
+        )
         for number, phase in enumerate(phases_from_nothing(effort, owner)):
-            _train(model, domains, pool, phase, owner, seed + 1000 * number, backbone.with_suffix(".jsonl"))
+            _train(
+                model,
+                domains,
+                pool,
+                phase,
+                owner,
+                seed + 1000 * number,
+                backbone.with_suffix(".jsonl"),
+            )
         save(backbone, model, None, {"seed": seed, "effort": dataclasses.asdict(effort)})
     rows, pool = [], CachedSource(source, seed + 1, POOL_FRAMES)
     for number, (system, phase) in enumerate(fine_tuning(effort, dial).items()):
@@ -139,10 +182,23 @@ def turn(name: str, out: Path, effort: Effort | None = None, seed: int = 0) -> P
             continue
         model = with_segments(backbone, dial.S)
         _train(model, domains, pool, phase, dial, seed + 1000 * (10 + number), folder / "log.jsonl")
-        rows += _score(model.eval(), domains, source, dial, effort, ("two_stage", "oracle_window") if system == "two_stage" else (system,))
+        rows += _score(
+            model.eval(),
+            domains,
+            source,
+            dial,
+            effort,
+            ("two_stage", "oracle_window") if system == "two_stage" else (system,),
+        )
     with atomic_path(folder / "rows.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = {"point": name, "dial": dataclasses.asdict(dial), "effort": dataclasses.asdict(effort), "seconds": SECONDS, "budget": BUDGET}
+    config = {
+        "point": name,
+        "dial": dataclasses.asdict(dial),
+        "effort": dataclasses.asdict(effort),
+        "seconds": SECONDS,
+        "budget": BUDGET,
+    }
     return write_result(
         folder,
         name=f"dial {name}",
@@ -154,18 +210,42 @@ def turn(name: str, out: Path, effort: Effort | None = None, seed: int = 0) -> P
 
 
 def draw(out: Path) -> Path:
-    """The sweep as a picture, `dials.png` in `out`: what two stages gain over one at every point that has a result there. UserError if none has."""
-    results = {name: read_result(path) for name in POINTS if (path := Path(out) / name.replace("=", "") / "result.json").is_file()}
+    """The sweep as a picture, `dials.png` in `out`: what two stages gain over one at every point
+    that has a result there. UserError if none has.
+    """
+    results = {
+        name: read_result(path)
+        for name in POINTS
+        if (path := Path(out) / name.replace("=", "") / "result.json").is_file()
+    }
     if not results:
-        raise UserError(f"{out} holds no point of the sweep; run `timescope-lite bench dials --out {out}` first")
+        raise UserError(
+            f"{out} holds no point of the sweep; run `timescope-lite bench dials --out {out}` first"
+        )
     gains = {name: result.metrics[GAIN] for name, result in results.items()}
     lowest, highest = (chosen(gains, key=lambda name: gains[name].value) for chosen in (min, max))
-    title = f"Two stages gain most at {highest} ({gains[highest].value:+.2f}), least at {lowest} ({gains[lowest].value:+.2f})"
-    picture = plots.estimate_ladder(gains, title=title, xlabel="R1@0.5 of two stages minus one, 95 % interval over videos", zero=True)
+    title = (
+        f"Two stages gain most at {highest} ({gains[highest].value:+.2f}), least at {lowest} "
+        f"({gains[lowest].value:+.2f})"
+    )
+    picture = plots.estimate_ladder(
+        gains,
+        title=title,
+        xlabel="R1@0.5 of two stages minus one, 95 % interval over videos",
+        zero=True,
+    )
     return plots.save(picture, Path(out) / "dials.png")
 
 
-def _train(model: TimeScope, domains: list[Domain], source: FeatureSource, phase: Phase, dial: Dial, seed: int, log: Path) -> None:
+def _train(  # noqa: PLR0913
+    model: TimeScope,
+    domains: list[Domain],
+    source: FeatureSource,
+    phase: Phase,
+    dial: Dial,
+    seed: int,
+    log: Path,
+) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     pile = Pile(domains, source, Writer(model.vocabulary, domains), seed, dial.S)
     pile.story = dial.story
@@ -173,7 +253,12 @@ def _train(model: TimeScope, domains: list[Domain], source: FeatureSource, phase
 
 
 def _score(
-    model: TimeScope, domains: list[Domain], source: SymbolicSource, dial: Dial, effort: Effort, systems: Sequence[str]
+    model: TimeScope,
+    domains: list[Domain],
+    source: SymbolicSource,
+    dial: Dial,
+    effort: Effort,
+    systems: Sequence[str],
 ) -> list[dict[str, object]]:
     """Rows of `systems` on stories that training never drew."""
     writer, rows = Writer(model.vocabulary, domains), []
@@ -181,7 +266,11 @@ def _score(
         story, features = source.draw(domains, SECONDS, (777, i), dial.story)
         rng = np.random.default_rng((777, i, 5))
         asked = [ask(story, KINDS[n % len(KINDS)], rng) for n in range(effort.questions)]
-        items = [Item(f"{i:03d}", story.domain.name, i, SECONDS, in_words(story, q), q) for q in asked if q is not None]
+        items = [
+            Item(f"{i:03d}", story.domain.name, i, SECONDS, in_words(story, q), q)
+            for q in asked
+            if q is not None
+        ]
         video = Video(model, features, SECONDS, dial.r)
         rows += run_systems(lambda system, video=video: video, items, writer, systems, (BUDGET,))  # type: ignore[misc]
     return rows

@@ -1,4 +1,6 @@
-"""Systems x split -> one row per question -> one result file. Videos are read from their mp4 files, through the decoder and the frame encoder."""
+"""Systems x split -> one row per question -> one result file. Videos are read from their mp4 files,
+through the decoder and the frame encoder.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,25 @@ from tqdm.auto import tqdm
 
 from timescope_lite.baselines import NO_BUDGET, OWN_TRAINING, SHOWN_THE_TRUTH, SYSTEMS, Video
 from timescope_lite.common import UserError, atomic_path, pick_device
-from timescope_lite.corpus import Item, build, get_split, plan, read_questions, split_folder, story_of
+from timescope_lite.corpus import (
+    Item,
+    build,
+    get_split,
+    plan,
+    read_questions,
+    split_folder,
+    story_of,
+)
 from timescope_lite.grounding import TINY, Answer, feature_stream
 from timescope_lite.intervals import Interval, covers, parse_intervals, tiou
 from timescope_lite.metrics import bootstrap, calibration_error
-from timescope_lite.model.checkpoint import Checkpoint, from_manifest, load, manifest_of, same_encoder
+from timescope_lite.model.checkpoint import (
+    Checkpoint,
+    from_manifest,
+    load,
+    manifest_of,
+    same_encoder,
+)
 from timescope_lite.results import Metric, write_result
 from timescope_lite.text import THINK, Writer
 from timescope_lite.video import write_mp4
@@ -29,17 +45,25 @@ BUDGETS = (64, 128, 256)
 
 
 class Weights:
-    """Which checkpoint each system reads with: one for all, or those of a folder with a manifest (`baselines.OWN_TRAINING`)."""
+    """Which checkpoint each system reads with: one for all, or those of a folder with a manifest
+    (`baselines.OWN_TRAINING`).
+    """
 
     def __init__(self, path: Path | None = None) -> None:
         """`path`: a checkpoint, a folder with a manifest, or None for the shipped one."""
         self.folder = Path(path) if path is not None and Path(path).is_dir() else None
         device = pick_device()
-        self.main = from_manifest(self.folder, "two_stage", device) if self.folder else load(TINY if path is None else Path(path), device)
+        self.main = (
+            from_manifest(self.folder, "two_stage", device)
+            if self.folder
+            else load(TINY if path is None else Path(path), device)
+        )
         self._owned: dict[str, Checkpoint] = {"two_stage": self.main}
 
     def owner(self, system: str) -> str:
-        """The trained system whose weights `system` reads with: its own where they are at hand, else the two-stage model's."""
+        """The trained system whose weights `system` reads with: its own where they are at hand,
+        else the two-stage model's.
+        """
         own = OWN_TRAINING.get(system, "two_stage")
         return own if self.folder and own in manifest_of(self.folder) else "two_stage"
 
@@ -48,13 +72,18 @@ class Weights:
         return self.owner(system) == OWN_TRAINING.get(system, "two_stage")
 
     def of(self, system: str) -> Checkpoint:
-        """The checkpoint for `system`, read when first asked for. UserError if its frame encoder is another one: features are computed once."""
+        """The checkpoint for `system`, read when first asked for. UserError if its frame encoder is
+        another one: features are computed once.
+        """
         owner = self.owner(system)
         if owner not in self._owned:
-            self._owned[owner] = from_manifest(self.folder, owner, pick_device()) if self.folder else self.main
+            self._owned[owner] = (
+                from_manifest(self.folder, owner, pick_device()) if self.folder else self.main
+            )
             if not same_encoder(self._owned[owner], self.main):
                 raise UserError(
-                    f"the checkpoint of {owner!r} in {self.folder} has another frame encoder than that of 'two_stage'; train both from one"
+                    f"the checkpoint of {owner!r} in {self.folder} has another frame encoder than "
+                    "that of 'two_stage'; train both from one"
                 )
         return self._owned[owner]
 
@@ -64,12 +93,17 @@ class Weights:
 
 
 class Videos:
-    """One video file for all systems: its features are computed once, its memories once per checkpoint."""
+    """One video file for all systems: its features are computed once, its memories once per
+    checkpoint.
+    """
 
     def __init__(self, weights: Weights, path: Path, r: int = 16) -> None:
         self.weights, self.r = weights, r
         parts = list(feature_stream(weights.main, path))
-        self.features, self.num_valid = torch.cat([features for features, _ in parts]), sum(valid for _, valid in parts)
+        self.features, self.num_valid = (
+            torch.cat([features for features, _ in parts]),
+            sum(valid for _, valid in parts),
+        )
         self._videos: dict[str, Video] = {}
 
     def of(self, system: str) -> Video:
@@ -77,14 +111,18 @@ class Videos:
         owner = self.weights.owner(system)
         if owner not in self._videos:
             checkpoint = self.weights.of(system)
-            self._videos[owner] = Video(checkpoint.model, self.features, self.num_valid, self.r, checkpoint.encoder)
+            self._videos[owner] = Video(
+                checkpoint.model, self.features, self.num_valid, self.r, checkpoint.encoder
+            )
         return self._videos[owner]
 
 
 def row_of(item: Item, system: str, answer: Answer | None, seconds: float) -> dict[str, Any]:
-    """One result row: what was asked, what came back, and how far off it is. `answer` None: unparsable, scores 0 and stays in.
+    """One result row: what was asked, what came back, and how far off it is. `answer` None:
+    unparsable, scores 0 and stays in.
 
-    An answer "not in this video" scores 0 where the evidence is there; where it is absent, `right` says whether the system said so.
+    An answer "not in this video" scores 0 where the evidence is there; where it is absent, `right`
+    says whether the system said so.
     """
     q = item.question
     row: dict[str, Any] = {
@@ -104,10 +142,17 @@ def row_of(item: Item, system: str, answer: Answer | None, seconds: float) -> di
     }
     if answer is None:
         return row
-    row |= {"said_absent": answer.absent, "confidence": answer.confidence, "attended_frames": answer.attended_frames, "note": answer.note}
+    row |= {
+        "said_absent": answer.absent,
+        "confidence": answer.confidence,
+        "attended_frames": answer.attended_frames,
+        "note": answer.note,
+    }
     if q.absent:
         return row
-    row["position"] = ("early", "middle", "late")[min(int(1.5 * (q.start_s + q.end_s) / item.duration_s), 2)]
+    row["position"] = ("early", "middle", "late")[
+        min(int(1.5 * (q.start_s + q.end_s) / item.duration_s), 2)
+    ]
     truth = Interval(q.start_s, q.end_s)
     row["answer"] = [answer.start_s, answer.end_s]
     row["tiou"] = 0.0 if answer.absent else tiou(Interval(answer.start_s, answer.end_s), truth)
@@ -119,7 +164,9 @@ def row_of(item: Item, system: str, answer: Answer | None, seconds: float) -> di
 
 
 def hops_of(item: Item, answer: Answer, writer: Writer) -> list[bool]:
-    """Hop by hop, whether the reasoning that the system wrote is that of the story (one value per token of the true chain, <so> left out)."""
+    """Hop by hop, whether the reasoning that the system wrote is that of the story (one value per
+    token of the true chain, <so> left out).
+    """
     true = writer.reasoning(item.domain, item.question)[:-1]
     return [n < len(answer.chain) and answer.chain[n] == token for n, token in enumerate(true)]
 
@@ -130,9 +177,15 @@ def bucket_of(duration_s: float) -> str:
 
 
 def run_systems(
-    video_of: Callable[[str], Video], items: Sequence[Item], writer: Writer, systems: Iterable[str], budgets: Iterable[float]
+    video_of: Callable[[str], Video],
+    items: Sequence[Item],
+    writer: Writer,
+    systems: Iterable[str],
+    budgets: Iterable[float],
 ) -> list[dict[str, Any]]:
-    """Every system at every budget on the questions of one video, `video_of(system)`. Rows are named `system@budget`."""
+    """Every system at every budget on the questions of one video, `video_of(system)`. Rows are
+    named `system@budget`.
+    """
     prompts = [[*writer.vocabulary.encode(item.text), THINK] for item in items]
     questions = [item.question for item in items]
     rows = []
@@ -149,29 +202,44 @@ def run_systems(
             label = label_of(name, budget or 0)
             for item, answer in zip(items, answers, strict=True):
                 row = row_of(item, label, answer, each)
-                rows.append(row | {"hops": hops_of(item, answer, writer)} if answer.chain and not item.question.absent else row)
+                rows.append(
+                    row | {"hops": hops_of(item, answer, writer)}
+                    if answer.chain and not item.question.absent
+                    else row
+                )
     return rows
 
 
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Metric]:
-    """The flat map "system/bucket/metric" -> value, low, high, n, with bootstrap intervals over videos."""
+    """The flat map "system/bucket/metric" -> value, low, high, n, with bootstrap intervals over
+    videos.
+    """
     metrics: dict[str, Metric] = {}
     for system in dict.fromkeys(row["system"] for row in rows):
         mine = [row for row in rows if row["system"] == system]
         for bucket, chosen in _buckets(mine).items():
             for metric, (values, groups) in _metrics(chosen).items():
                 estimate = bootstrap(values, groups)
-                metrics[f"{system}/{bucket}/{metric}"] = Metric(estimate.value, estimate.low, estimate.high, estimate.n)
+                metrics[f"{system}/{bucket}/{metric}"] = Metric(
+                    estimate.value, estimate.low, estimate.high, estimate.n
+                )
         sure = [row for row in mine if "covered" in row]
         if sure:
-            error = calibration_error([min(row["confidence"], 1.0) for row in sure], [float(row["covered"]) for row in sure])
+            error = calibration_error(
+                [min(row["confidence"], 1.0) for row in sure],
+                [float(row["covered"]) for row in sure],
+            )
             metrics[f"{system}/all/calibration_error"] = Metric(error, n=len(sure))
     return metrics
 
 
-# The differences that the course reports, system -> what is taken from it, each paired question by question, at every budget at which both were run.
+# The differences that the course reports, system -> what is taken from it, each paired question by
+# question, at every budget at which both were run.
 DIFFERENCES = {
-    "two_stage": "single_stage_trained single_stage_long uniform two_stage_no_cot no_history widened retrieve_then_fine focus_trained dense focus single_stage",
+    "two_stage": (
+        "single_stage_trained single_stage_long uniform two_stage_no_cot no_history widened "
+        "retrieve_then_fine focus_trained dense focus single_stage"
+    ),
     "window_alone": "two_stage",
     "two_stage_fit": "two_stage single_stage_trained",
     "two_stage_fit_alone": "two_stage single_stage_trained uniform",
@@ -181,13 +249,16 @@ DIFFERENCES = {
 
 
 def label_of(system: str, budget: float | str) -> str:
-    """What rows and metrics call a system at a budget: `two_stage@128`, or the bare name of one that has none."""
+    """What rows and metrics call a system at a budget: `two_stage@128`, or the bare name of one
+    that has none.
+    """
     return system if system in NO_BUDGET else f"{system}@{float(budget):g}"
 
 
 def differences(rows: Sequence[dict[str, Any]]) -> dict[str, Metric]:
-    """R1@0.5, and where both reload a window its coverage, of one system minus another's, as "a - b/bucket/difference_of_r1@0.5", intervals over videos; pairs
-    of which a system is missing are left out.
+    """R1@0.5, and where both reload a window its coverage, of one system minus another's, as "a -
+    b/bucket/difference_of_r1@0.5", intervals over videos; pairs of which a system is missing are
+    left out.
     """
     hits: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
     for row in rows:
@@ -195,10 +266,18 @@ def differences(rows: Sequence[dict[str, Any]]) -> dict[str, Metric]:
     metrics: dict[str, Metric] = {}
     budgets = sorted({label.partition("@")[2] for label in hits if "@" in label}, key=float)
     pairs_of = [(one, other) for one, others in DIFFERENCES.items() for other in others.split()]
-    for a, b in ((label_of(one, budget), label_of(other, budget)) for budget in budgets for one, other in pairs_of):
+    for a, b in (
+        (label_of(one, budget), label_of(other, budget))
+        for budget in budgets
+        for one, other in pairs_of
+    ):
         shared = [key for key in hits.get(a, {}) if key in hits.get(b, {})]
         for bucket, chosen in _buckets([hits[a][key] for key in shared]).items():
-            pairs = [(row, hits[b][row["video"], row["text"]]) for row in chosen if row["truth"] is not None]
+            pairs = [
+                (row, hits[b][row["video"], row["text"]])
+                for row in chosen
+                if row["truth"] is not None
+            ]
             if not pairs:
                 continue
             videos = [x["video"] for x, _ in pairs]
@@ -207,7 +286,9 @@ def differences(rows: Sequence[dict[str, Any]]) -> dict[str, Metric]:
                 each["coverage"] = [float(x["covered"]) - float(y["covered"]) for x, y in pairs]
             for name, values in each.items():
                 estimate = bootstrap(values, videos)
-                metrics[f"{a} - {b}/{bucket}/difference_of_{name}"] = Metric(estimate.value, estimate.low, estimate.high, estimate.n)
+                metrics[f"{a} - {b}/{bucket}/difference_of_{name}"] = Metric(
+                    estimate.value, estimate.low, estimate.high, estimate.n
+                )
     return metrics
 
 
@@ -225,11 +306,15 @@ def _buckets(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
             named.setdefault(name, []).append(row)
         if row["duration_s"] >= 256:
             named.setdefault("ge256s", []).append(row)
-    return {name: chosen for name, chosen in named.items() if len({row["video"] for row in chosen}) > 1}
+    return {
+        name: chosen for name, chosen in named.items() if len({row["video"] for row in chosen}) > 1
+    }
 
 
 def _metrics(rows: Sequence[dict[str, Any]]) -> dict[str, tuple[list[float], list[str]]]:
-    """Per metric the values and the video of each. On questions whose evidence is absent the only metric is whether that was said."""
+    """Per metric the values and the video of each. On questions whose evidence is absent the only
+    metric is whether that was said.
+    """
     videos = [row["video"] for row in rows]
     said = [float(row.get("said_absent", False)) for row in rows]
     if all(row["truth"] is None for row in rows):
@@ -237,15 +322,24 @@ def _metrics(rows: Sequence[dict[str, Any]]) -> dict[str, tuple[list[float], lis
     found: dict[str, tuple[list[float], list[str]]] = {
         f"r1@{m}": ([float(row["tiou"] >= m) for row in rows], videos) for m in (0.3, 0.5, 0.7)
     }
-    found |= {"miou": ([row["tiou"] for row in rows], videos), "unparsable": ([float(row["unparsable"]) for row in rows], videos)}
+    found |= {
+        "miou": ([row["tiou"] for row in rows], videos),
+        "unparsable": ([float(row["unparsable"]) for row in rows], videos),
+    }
     found |= {"seconds": ([row["seconds"] for row in rows], videos), "said_absent": (said, videos)}
     told = [row for row in rows if row.get("hops")]
     for hop in range(max((len(row["hops"]) for row in told), default=0)):
         heard = [row for row in told if len(row["hops"]) > hop]
         if len({row["video"] for row in heard}) > 1:
-            found[f"hop{hop + 1}_right"] = ([float(row["hops"][hop]) for row in heard], [row["video"] for row in heard])
+            found[f"hop{hop + 1}_right"] = (
+                [float(row["hops"][hop]) for row in heard],
+                [row["video"] for row in heard],
+            )
     if len({row["video"] for row in told}) > 1:
-        found["chain_right"] = ([float(all(row["hops"])) for row in told], [row["video"] for row in told])
+        found["chain_right"] = (
+            [float(all(row["hops"])) for row in told],
+            [row["video"] for row in told],
+        )
     reloaded = [row for row in rows if "covered" in row]
     if reloaded:
         groups = [row["video"] for row in reloaded]
@@ -254,19 +348,27 @@ def _metrics(rows: Sequence[dict[str, Any]]) -> dict[str, tuple[list[float], lis
         found["reload_share"] = ([row["reload_share"] for row in reloaded], groups)
         hit = [row for row in reloaded if row["covered"]]
         if len({row["video"] for row in hit}) > 1:
-            found["fine_miou_given_coverage"] = ([row["tiou"] for row in hit], [row["video"] for row in hit])
+            found["fine_miou_given_coverage"] = (
+                [row["tiou"] for row in hit],
+                [row["video"] for row in hit],
+            )
     attended = [row for row in rows if row.get("attended_frames")]
     if attended:
-        found["attended_frames"] = ([row["attended_frames"] for row in attended], [row["video"] for row in attended])
+        found["attended_frames"] = (
+            [row["attended_frames"] for row in attended],
+            [row["video"] for row in attended],
+        )
     return found
 
 
 def _side(row: dict[str, Any]) -> float:
-    """Where a window that misses its evidence lies: +1 later, -1 earlier, 0 for one that holds it."""
+    """Where a window that misses its evidence lies: +1 later, -1 earlier, 0 for one that holds
+    it.
+    """
     return 0.0 if row["covered"] else float(np.sign(sum(row["window"]) - sum(row["truth"])))
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913
     split: str,
     out: Path,
     *,
@@ -278,12 +380,14 @@ def evaluate(
     root: Path | None = None,
     videos: int | None = None,
 ) -> Path:
-    """Score systems, or a file of predictions, on a split; writes rows.jsonl and then result.json into `out`, and returns the latter's path.
+    """Score systems, or a file of predictions, on a split; writes rows.jsonl and then result.json
+    into `out`, and returns the latter's path.
 
     `videos` takes only so many of the split's videos, spread evenly over it, and renders no others.
 
-    A control whose own weights are not at hand is left out, and the result says so: with another's weights it would lose by starvation. So is a system
-    that is shown the true window where there is none.
+    A control whose own weights are not at hand is left out, and the result says so: with another's
+    weights it would lose by starvation. So is a system that is shown the true window where there is
+    none.
     """
     started = time.time()
     # Everything that can be refused is refused before a video is rendered.
@@ -295,12 +399,18 @@ def evaluate(
     given = None if predictions is None else read_predictions(predictions)
     blind = SHOWN_THE_TRUTH if get_split(split).absent else frozenset()
     if blind and set(systems) <= blind:
-        raise UserError(f"{', '.join(systems)}: shown the true window, and questions of split {split!r} have none; name another system")
-    left_out = [system for system in systems if weights and (system in blind or not weights.has(system))]
+        raise UserError(
+            f"{', '.join(systems)}: shown the true window, and questions of split {split!r} have "
+            "none; name another system"
+        )
+    left_out = [
+        system for system in systems if weights and (system in blind or not weights.has(system))
+    ]
     systems = [system for system in systems if system not in left_out]
     if weights and not systems:
         raise UserError(
-            f"no weights for {', '.join(left_out)} are at hand: name a folder with a manifest that has them (--checkpoints data/checkpoints)"
+            f"no weights for {', '.join(left_out)} are at hand: name a folder with a manifest that "
+            "has them (--checkpoints data/checkpoints)"
         )
     folder, items = _some(split, seed, root, videos)
     rows = score_predictions(items, given) if given is not None else []
@@ -308,19 +418,31 @@ def evaluate(
     with atomic_path(Path(out) / "rows.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
     owners = {system: weights.owner(system) for system in systems} if weights else {}
-    about = {"weights": owners, "left_out": left_out, "checkpoints": weights.about()} if weights else {}
+    about = (
+        {"weights": owners, "left_out": left_out, "checkpoints": weights.about()} if weights else {}
+    )
     return write_result(
         out,
         name=f"evaluate-{folder.name}",
         metrics=summarise(rows) | differences(rows),
-        config={"split": split, "videos": len({item.video for item in items}), "systems": list(systems), "budgets": list(budgets)} | about,
+        config={
+            "split": split,
+            "videos": len({item.video for item in items}),
+            "systems": list(systems),
+            "budgets": list(budgets),
+        }
+        | about,
         seed=get_split(split).seed if seed is None else seed,
         wall_s=round(time.time() - started, 1),
     )
 
 
-def _some(split: str, seed: int | None, root: Path | None, videos: int | None) -> tuple[Path, list[Item]]:
-    """The folder of a split and its questions, or those about `videos` of its videos, of which only these are rendered."""
+def _some(
+    split: str, seed: int | None, root: Path | None, videos: int | None
+) -> tuple[Path, list[Item]]:
+    """The folder of a split and its questions, or those about `videos` of its videos, of which only
+    these are rendered.
+    """
     folder = split_folder(split, seed, root)
     if videos is None or (folder / "split.json").is_file():
         items = read_questions(build(split, seed, root))
@@ -330,18 +452,26 @@ def _some(split: str, seed: int | None, root: Path | None, videos: int | None) -
     if videos is None:
         return folder, items
     if not 1 <= videos <= len(names):
-        raise UserError(f"videos is {videos}: expected 1 to {len(names)}, so many has split {split!r}")
+        raise UserError(
+            f"videos is {videos}: expected 1 to {len(names)}, so many has split {split!r}"
+        )
     chosen = [names[i] for i in np.linspace(0, len(names) - 1, videos).round().astype(int)]
     for item in {item.video: item for item in items if item.video in chosen}.values():
         if not (folder / item.video).is_file():
             write_mp4(
-                folder / item.video, render_video(story_of(item).domain, story_of(item).states, get_split(split).fps), get_split(split).fps
+                folder / item.video,
+                render_video(story_of(item).domain, story_of(item).states, get_split(split).fps),
+                get_split(split).fps,
             )
     return folder, [item for item in items if item.video in chosen]
 
 
 def _evaluate_weights(
-    weights: Weights, folder: Path, items: Sequence[Item], systems: Sequence[str], budgets: Sequence[float]
+    weights: Weights,
+    folder: Path,
+    items: Sequence[Item],
+    systems: Sequence[str],
+    budgets: Sequence[float],
 ) -> list[dict[str, Any]]:
     writer = Writer(weights.main.model.vocabulary, load_domains("all").values())
     by_video: dict[str, list[Item]] = {}
@@ -357,16 +487,23 @@ Predictions = dict[tuple[str, str], Any]
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Answers that another system wrote: JSON lines {"video", "text", "answer": text or [start_s, end_s]}."""
+    """Answers that another system wrote: JSON lines {"video", "text", "answer": text or [start_s,
+    end_s]}.
+    """
     if not Path(path).is_file():
-        raise UserError(f"predictions {path} does not exist; expected JSON lines with video, text and answer")
+        raise UserError(
+            f"predictions {path} does not exist; expected JSON lines with video, text and answer"
+        )
     given: Predictions = {}
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
         try:
             row = json.loads(line)
             given[row["video"], row["text"]] = row["answer"]
         except (json.JSONDecodeError, KeyError, TypeError):
-            raise UserError(f"{Path(path).name}, line {number}: expected a JSON object with video, text and answer") from None
+            raise UserError(
+                f"{Path(path).name}, line {number}: expected a JSON object with video, text and "
+                "answer"
+            ) from None
     return given
 
 
@@ -375,16 +512,28 @@ def score_predictions(items: Sequence[Item], given: Predictions) -> list[dict[st
     missing = [item for item in items if (item.video, item.text) not in given]
     if missing:
         first = f"first {missing[0].video}: {missing[0].text!r}"
-        raise UserError(f"the predictions have no answer for {len(missing)} of {len(items)} questions, {first}; answer all")
-    return [row_of(item, "predictions", _parsed(given[item.video, item.text], item), 0.0) for item in items]
+        raise UserError(
+            f"the predictions have no answer for {len(missing)} of {len(items)} questions, "
+            f"{first}; answer all"
+        )
+    return [
+        row_of(item, "predictions", _parsed(given[item.video, item.text], item), 0.0)
+        for item in items
+    ]
 
 
 def _parsed(answer: Any, item: Item) -> Answer | None:
-    """An answer text, or a pair of seconds, clipped to the video; None if no interval can be read."""
+    """An answer text, or a pair of seconds, clipped to the video; None if no interval can be
+    read.
+    """
     if isinstance(answer, str):
         spans = parse_intervals(answer)
     else:
-        spans = [Interval(float(answer[0]), float(answer[1]))] if isinstance(answer, list) and len(answer) == 2 else []
+        spans = (
+            [Interval(float(answer[0]), float(answer[1]))]
+            if isinstance(answer, list) and len(answer) == 2
+            else []
+        )
     if not spans:
         return None
     span = spans[0].clipped_to(float(item.duration_s))

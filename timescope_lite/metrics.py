@@ -1,4 +1,6 @@
-"""R1@m, mIoU, mAP, coverage, V-STaR's AM and LGM, bootstrap over videos, failure signatures, trivial baselines."""
+"""R1@m, mIoU, mAP, coverage, V-STaR's AM and LGM, bootstrap over videos, failure signatures,
+trivial baselines.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,15 @@ from timescope_lite.common import UserError
 from timescope_lite.intervals import Interval, Span, as_interval, check_duration, tiou, tiou_many
 
 Floats = NDArray[np.float64]
-Answer = Span | Sequence[Span] | None  # what one query may bring: one interval, several, or none (unparsable)
+Answer = (
+    Span | Sequence[Span] | None
+)  # what one query may bring: one interval, several, or none (unparsable)
 Groups = Sequence[Hashable] | NDArray[Any]
 
 THRESHOLDS = (0.3, 0.5, 0.7)
 MAP_THRESHOLDS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
-# QVHighlights stops at 150 s, so a longer window belongs to no range there. For long video the last range is open.
+# QVHighlights stops at 150 s, so a longer window belongs to no range there. For long video the last
+# range is open.
 LENGTH_RANGES = {"short": (0.0, 10.0), "middle": (10.0, 30.0), "long": (30.0, math.inf)}
 RULES = ("best", "first", "set")
 FEW_VIDEOS = 5  # with fewer, a bootstrap over videos decides nothing
@@ -28,7 +33,9 @@ WHOLE = 1 - 1e-6  # a share this near to 1 is all of it: sums of segment lengths
 
 
 def spans_of(answer: Answer) -> list[Interval]:
-    """The intervals of one query as a list, from an Interval, a (start_s, end_s) pair, a sequence of either, or None (unparsable)."""
+    """The intervals of one query as a list, from an Interval, a (start_s, end_s) pair, a sequence
+    of either, or None (unparsable).
+    """
     if answer is None or isinstance(answer, Interval):
         return [] if answer is None else [answer]
     if len(answer) == 2 and not any(isinstance(end, Interval) or np.ndim(end) for end in answer):
@@ -52,14 +59,22 @@ def _seconds(spans: Sequence[Interval]) -> float:
 
 
 def _shared_seconds(a: Sequence[Interval], b: Sequence[Interval]) -> float:
-    return math.fsum(max(0.0, min(p.end_s, q.end_s) - max(p.start_s, q.start_s)) for p in merged(a) for q in merged(b))
+    return math.fsum(
+        max(0.0, min(p.end_s, q.end_s) - max(p.start_s, q.start_s))
+        for p in merged(a)
+        for q in merged(b)
+    )
 
 
 def _finite(values: ArrayLike, what: str) -> Floats:
     array = np.asarray(values, dtype=np.float64)
     if array.size == 0 or not np.isfinite(array).all():
-        # NaN >= 0.5 and NaN < 0.5 are both false: which of the two a script asks decides between a score of 0 and of 100.
-        raise UserError(f"{what}: expected at least one number and no NaN, got {array.size} of which {np.isfinite(array).sum()} finite")
+        # NaN >= 0.5 and NaN < 0.5 are both false: which of the two a script asks decides between a
+        # score of 0 and of 100.
+        raise UserError(
+            f"{what}: expected at least one number and no NaN, got {array.size} of which "
+            f"{np.isfinite(array).sum()} finite"
+        )
     return array
 
 
@@ -67,14 +82,18 @@ def _same_length(**lists: Sized) -> None:
     sizes = {name: len(items) for name, items in lists.items()}
     if len(set(sizes.values())) > 1 or 0 in sizes.values():
         counts = ", ".join(f"{size} {name}" for name, size in sizes.items())
-        raise UserError(f"expected one entry per query in each list, and at least one query; got {counts}")
+        raise UserError(
+            f"expected one entry per query in each list, and at least one query; got {counts}"
+        )
 
 
 # ---- recall and mIoU ----
 
 
 def recall_at(ious: ArrayLike, threshold: float, strict: bool = False) -> float:
-    """Share of queries (0..1) with tIoU >= threshold, or > threshold if `strict` (Ego4D). UserError on no queries or NaN."""
+    """Share of queries (0..1) with tIoU >= threshold, or > threshold if `strict` (Ego4D). UserError
+    on no queries or NaN.
+    """
     array = _finite(ious, "tIoU")
     return float((array > threshold if strict else array >= threshold).mean())
 
@@ -85,14 +104,18 @@ def mean_iou(ious: ArrayLike) -> float:
 
 
 def query_iou(prediction: Answer, truth: Answer, rule: str | None = None) -> float:
-    """tIoU of one answer, 0 if it is empty. UserError without a true window, or with several and no `rule`.
+    """tIoU of one answer, 0 if it is empty. UserError without a true window, or with several and no
+    `rule`.
 
-    Rules: the first predicted interval against the "best" or against the "first" true window; or, as a "set", all predicted against all
-    true seconds (CG-Bench).
+    Rules: the first predicted interval against the "best" or against the "first" true window; or,
+    as a "set", all predicted against all true seconds (CG-Bench).
     """
     predicted, true = spans_of(prediction), spans_of(truth)
     if not true or (rule is None and len(true) > 1) or rule not in (None, *RULES):
-        raise UserError(f"{len(true)} true windows, rule={rule!r}: expected at least one, and for several a rule: {', '.join(RULES)}")
+        raise UserError(
+            f"{len(true)} true windows, rule={rule!r}: expected at least one, and for several a "
+            f"rule: {', '.join(RULES)}"
+        )
     if not predicted:
         return 0.0
     if rule == "set":
@@ -104,7 +127,9 @@ def query_iou(prediction: Answer, truth: Answer, rule: str | None = None) -> flo
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one system on `n` queries, as fractions; `reversed`, `clipped`, `empty` count answers so repaired; `ious` (n,) per query."""
+    """Scores of one system on `n` queries, as fractions; `reversed`, `clipped`, `empty` count
+    answers so repaired; `ious` (n,) per query.
+    """
 
     n: int
     r1: dict[float, float]
@@ -118,10 +143,14 @@ class Scores:
 
     def as_metrics(self) -> dict[str, float]:
         """Under the names of the result file: r1@0.5 ..., miou, unparsable."""
-        return {**{f"r1@{m:g}": value for m, value in self.r1.items()}, "miou": self.miou, "unparsable": self.unparsable}
+        return {
+            **{f"r1@{m:g}": value for m, value in self.r1.items()},
+            "miou": self.miou,
+            "unparsable": self.unparsable,
+        }
 
 
-def score_answers(
+def score_answers(  # noqa: PLR0913
     predictions: Sequence[Answer],
     truths: Sequence[Answer],
     *,
@@ -131,33 +160,61 @@ def score_answers(
     strict: bool = False,
     parsed_only: bool = False,
 ) -> Scores:
-    """Scores over all queries. An empty answer is unparsable: tIoU 0, and it stays in the denominator.
+    """Scores over all queries. An empty answer is unparsable: tIoU 0, and it stays in the
+    denominator.
 
-    With `durations_s` predictions are clipped to their video first. `rule`: see `query_iou`. `parsed_only` adds the scores over parsed answers
-    alone as a second column (None if none is): the rule by which one published R1@0.3 more than doubles. UserError on unequal lengths.
+    With `durations_s` predictions are clipped to their video first. `rule`: see `query_iou`.
+    `parsed_only` adds the scores over parsed answers alone as a second column (None if none is):
+    the rule by which one published R1@0.3 more than doubles. UserError on unequal lengths.
     """
     _same_length(predictions=predictions, truths=truths)
     answers = [spans_of(prediction) for prediction in predictions]
     if durations_s is not None:
         _same_length(predictions=answers, durations=durations_s)
-        answers = [[span.clipped_to(duration) for span in spans] for spans, duration in zip(answers, durations_s, strict=True)]
-    ious = np.array([query_iou(spans, truth, rule) for spans, truth in zip(answers, truths, strict=True)])
+        answers = [
+            [span.clipped_to(duration) for span in spans]
+            for spans, duration in zip(answers, durations_s, strict=True)
+        ]
+    ious = np.array(
+        [query_iou(spans, truth, rule) for spans, truth in zip(answers, truths, strict=True)]
+    )
     parsed, second = [i for i, spans in enumerate(answers) if spans], None
     if parsed_only and parsed:
-        second = score_answers([answers[i] for i in parsed], [truths[i] for i in parsed], rule=rule, thresholds=thresholds, strict=strict)
-    repaired = {flag: sum(any(flag in span.flags for span in spans) for spans in answers) for flag in ("reversed", "clipped", "empty")}
+        second = score_answers(
+            [answers[i] for i in parsed],
+            [truths[i] for i in parsed],
+            rule=rule,
+            thresholds=thresholds,
+            strict=strict,
+        )
+    repaired = {
+        flag: sum(any(flag in span.flags for span in spans) for spans in answers)
+        for flag in ("reversed", "clipped", "empty")
+    }
     recalls = {m: recall_at(ious, m, strict) for m in thresholds}
-    return Scores(len(ious), recalls, mean_iou(ious), (len(ious) - len(parsed)) / len(ious), ious=ious, parsed_only=second, **repaired)
+    return Scores(
+        len(ious),
+        recalls,
+        mean_iou(ious),
+        (len(ious) - len(parsed)) / len(ious),
+        ious=ious,
+        parsed_only=second,
+        **repaired,
+    )
 
 
 # ---- mAP ----
 
 
-def average_precision(prediction: Answer, truth: Answer, scores: Sequence[float] | None = None, max_windows: int = 10) -> Floats:
-    """Interpolated average precision of one query at each of MAP_THRESHOLDS, (10,), after QVHighlights. UserError without a true window.
+def average_precision(
+    prediction: Answer, truth: Answer, scores: Sequence[float] | None = None, max_windows: int = 10
+) -> Floats:
+    """Interpolated average precision of one query at each of MAP_THRESHOLDS, (10,), after
+    QVHighlights. UserError without a true window.
 
-    Windows are sorted by score (stable; without scores: as listed), then cut to `max_windows`; each takes the best true window still free
-    at that threshold, else it is a false positive. No windows: 0. Windows of zero length: tIoU 0, never NaN.
+    Windows are sorted by score (stable; without scores: as listed), then cut to `max_windows`; each
+    takes the best true window still free at that threshold, else it is a false positive. No
+    windows: 0. Windows of zero length: tIoU 0, never NaN.
     """
     predicted, true = spans_of(prediction), spans_of(truth)
     if not true:
@@ -166,10 +223,17 @@ def average_precision(prediction: Answer, truth: Answer, scores: Sequence[float]
         return np.zeros(len(MAP_THRESHOLDS))
     if scores is not None:
         _same_length(windows=predicted, scores=scores)
-        predicted = [predicted[i] for i in np.argsort(-_finite(scores, "window scores"), kind="stable")]
-    found, wanted = (np.array([(span.start_s, span.end_s) for span in spans]) for spans in (predicted[:max_windows], true))
+        predicted = [
+            predicted[i] for i in np.argsort(-_finite(scores, "window scores"), kind="stable")
+        ]
+    found, wanted = (
+        np.array([(span.start_s, span.end_s) for span in spans])
+        for spans in (predicted[:max_windows], true)
+    )
     overlap = tiou_many(found[:, None], wanted[None])
-    return np.array([_interpolated_area(_true_positives(overlap, m), len(true)) for m in MAP_THRESHOLDS])
+    return np.array(
+        [_interpolated_area(_true_positives(overlap, m), len(true)) for m in MAP_THRESHOLDS]
+    )
 
 
 def _true_positives(overlap: Floats, threshold: float) -> NDArray[np.bool_]:
@@ -199,22 +263,37 @@ class MeanAP:
 
 
 def mean_average_precision(
-    predictions: Sequence[Answer], truths: Sequence[Answer], scores: Sequence[Sequence[float]] | None = None, max_windows: int = 10
+    predictions: Sequence[Answer],
+    truths: Sequence[Answer],
+    scores: Sequence[Sequence[float]] | None = None,
+    max_windows: int = 10,
 ) -> dict[str, MeanAP]:
-    """mAP@[.5:.95] for "full" and each of LENGTH_RANGES with a true window of (low, high] seconds; predictions are not filtered by length.
+    """mAP@[.5:.95] for "full" and each of LENGTH_RANGES with a true window of (low, high] seconds;
+    predictions are not filtered by length.
 
-    Unlike the published script, a query without predictions stays in the mean as 0, and the cut to `max_windows` comes after the sort.
-    UserError if a query has no true window.
+    Unlike the published script, a query without predictions stays in the mean as 0, and the cut to
+    `max_windows` comes after the sort. UserError if a query has no true window.
     """
-    _same_length(predictions=predictions, truths=truths, **({} if scores is None else {"scores": scores}))
+    _same_length(
+        predictions=predictions, truths=truths, **({} if scores is None else {"scores": scores})
+    )
     true, found = [spans_of(truth) for truth in truths], {}
     for name, (low, high) in {"full": (-math.inf, math.inf), **LENGTH_RANGES}.items():
-        kept = [(i, [s for s in spans if low < s.duration_s <= high]) for i, spans in enumerate(true)]
+        kept = [
+            (i, [s for s in spans if low < s.duration_s <= high]) for i, spans in enumerate(true)
+        ]
         kept = [(i, spans) for i, spans in kept if spans or name == "full"]
         if kept:
-            rows = [average_precision(predictions[i], spans, None if scores is None else scores[i], max_windows) for i, spans in kept]
+            rows = [
+                average_precision(
+                    predictions[i], spans, None if scores is None else scores[i], max_windows
+                )
+                for i, spans in kept
+            ]
             at = np.mean(rows, axis=0)
-            found[name] = MeanAP(float(at.mean()), dict(zip(MAP_THRESHOLDS, at.tolist(), strict=True)), len(rows))
+            found[name] = MeanAP(
+                float(at.mean()), dict(zip(MAP_THRESHOLDS, at.tolist(), strict=True)), len(rows)
+            )
     return found
 
 
@@ -222,9 +301,16 @@ def mean_average_precision(
 
 
 def covered_shares(windows: Sequence[Answer], truths: Sequence[Answer]) -> Floats:
-    """Share of the true seconds inside the reloaded window(s), per query (N,); a truth of zero length counts 1 if a window holds it."""
+    """Share of the true seconds inside the reloaded window(s), per query (N,); a truth of zero
+    length counts 1 if a window holds it.
+    """
     _same_length(windows=windows, truths=truths)
-    return np.array([_covered(merged(spans_of(window)), spans_of(truth)) for window, truth in zip(windows, truths, strict=True)])
+    return np.array(
+        [
+            _covered(merged(spans_of(window)), spans_of(truth))
+            for window, truth in zip(windows, truths, strict=True)
+        ]
+    )
 
 
 def _covered(windows: list[Interval], true: list[Interval]) -> float:
@@ -236,23 +322,34 @@ def _covered(windows: list[Interval], true: list[Interval]) -> float:
 
 @dataclass(frozen=True)
 class Coverage:
-    """How often the reloaded window contains the whole truth, and the mean share of the truth that it contains; fractions."""
+    """How often the reloaded window contains the whole truth, and the mean share of the truth that
+    it contains; fractions.
+    """
 
     contained: float
     share: float
 
 
 def coverage(windows: Sequence[Answer], truths: Sequence[Answer]) -> Coverage:
-    """Coverage of the truths by the reloaded windows (several count together, none covers nothing). Read it beside `reload_share`."""
+    """Coverage of the truths by the reloaded windows (several count together, none covers nothing).
+    Read it beside `reload_share`.
+    """
     shares = covered_shares(windows, truths)
     return Coverage(float((shares >= WHOLE).mean()), float(shares.mean()))
 
 
 def reload_shares(windows: Sequence[Answer], durations_s: Sequence[float]) -> Floats:
-    """Share of each video that its window(s) reload, (N,); 0 without a window. UserError on a duration that is not positive."""
+    """Share of each video that its window(s) reload, (N,); 0 without a window. UserError on a
+    duration that is not positive.
+    """
     _same_length(windows=windows, durations=durations_s)
     pairs = zip(windows, durations_s, strict=True)
-    return np.array([_seconds([span.clipped_to(duration) for span in spans_of(window)]) / duration for window, duration in pairs])
+    return np.array(
+        [
+            _seconds([span.clipped_to(duration) for span in spans_of(window)]) / duration
+            for window, duration in pairs
+        ]
+    )
 
 
 def reload_share(windows: Sequence[Answer], durations_s: Sequence[float]) -> float:
@@ -265,7 +362,9 @@ def reload_share(windows: Sequence[Answer], durations_s: Sequence[float]) -> flo
 
 @dataclass(frozen=True)
 class ConfidenceBin:
-    """Answers whose confidence lies in one bin: their mean confidence, the share that came true, and how many they are."""
+    """Answers whose confidence lies in one bin: their mean confidence, the share that came true,
+    and how many they are.
+    """
 
     confidence: float
     came_true: float
@@ -273,34 +372,50 @@ class ConfidenceBin:
 
 
 def reliability(confidences: ArrayLike, hits: ArrayLike, bins: int = 10) -> list[ConfidenceBin]:
-    """Confidence against what came true, in equal bins of 0..1, empty ones left out. UserError for confidences outside 0..1 or lists of unequal length."""
+    """Confidence against what came true, in equal bins of 0..1, empty ones left out. UserError for
+    confidences outside 0..1 or lists of unequal length.
+    """
     said, true = _finite(confidences, "confidences"), _finite(hits, "hits")
     _same_length(confidences=said, hits=true)
     if (said < 0).any() or (said > 1 + 1e-6).any():
         raise UserError("confidences must lie between 0 and 1; they are probabilities")
     which = np.minimum((said * bins).astype(int), bins - 1)
     chosen = [which == b for b in range(bins) if (which == b).any()]
-    return [ConfidenceBin(float(said[mask].mean()), float(true[mask].mean()), int(mask.sum())) for mask in chosen]
+    return [
+        ConfidenceBin(float(said[mask].mean()), float(true[mask].mean()), int(mask.sum()))
+        for mask in chosen
+    ]
 
 
 def calibration_error(confidences: ArrayLike, hits: ArrayLike, bins: int = 10) -> float:
-    """Expected calibration error: the mean distance of confidence from what came true, weighted by bin; 0 is perfect."""
+    """Expected calibration error: the mean distance of confidence from what came true, weighted by
+    bin; 0 is perfect.
+    """
     found = reliability(confidences, hits, bins)
-    return float(sum(b.n * abs(b.confidence - b.came_true) for b in found) / sum(b.n for b in found))
+    return float(
+        sum(b.n * abs(b.confidence - b.came_true) for b in found) / sum(b.n for b in found)
+    )
 
 
 # ---- dense captions ----
 
 
 def events_told(
-    written: Sequence[tuple[Any, float, float]], true: Sequence[tuple[Any, float, float]], threshold: float = 0.5
+    written: Sequence[tuple[Any, float, float]],
+    true: Sequence[tuple[Any, float, float]],
+    threshold: float = 0.5,
 ) -> list[bool]:
-    """Which events (word, start_s, end_s) dense captions tell: in turn each caption takes the free event of its word with the highest tIoU, if that reaches
-    `threshold`. Events may overlap; none is taken twice. F1 is 2 * told / (captions + events).
+    """Which events (word, start_s, end_s) dense captions tell: in turn each caption takes the free
+    event of its word with the highest tIoU, if that reaches `threshold`. Events may overlap; none
+    is taken twice. F1 is 2 * told / (captions + events).
     """
     told = [False] * len(true)
     for word, *span in written:
-        fits = [(tiou(span, event[1:]), -i) for i, event in enumerate(true) if event[0] == word and not told[i]]
+        fits = [
+            (tiou(span, event[1:]), -i)
+            for i, event in enumerate(true)
+            if event[0] == word and not told[i]
+        ]
         best, at = max(fits, default=(-1.0, 0))
         if best >= threshold:
             told[-at] = True
@@ -311,19 +426,27 @@ def events_told(
 
 
 def vstar_am(accuracy: float, mean_tiou: float, mean_viou: float) -> float:
-    """V-STaR's arithmetic mean of what, when and where, each 0..1. Without a judge and boxes report mean tIoU alone, not this."""
+    """V-STaR's arithmetic mean of what, when and where, each 0..1. Without a judge and boxes report
+    mean tIoU alone, not this.
+    """
     return float(_fractions(accuracy, mean_tiou, mean_viou).mean())
 
 
 def vstar_lgm(accuracy: float, mean_tiou: float, mean_viou: float) -> float:
-    """V-STaR's LGM, -mean(ln(1 - x)), x in 0..1. The published script fails at x = 1; here x stops at 1 - 1e-6, whose term is 13.8."""
-    return float(-np.log1p(-np.minimum(_fractions(accuracy, mean_tiou, mean_viou), 1 - 1e-6)).mean())
+    """V-STaR's LGM, -mean(ln(1 - x)), x in 0..1. The published script fails at x = 1; here x stops
+    at 1 - 1e-6, whose term is 13.8.
+    """
+    return float(
+        -np.log1p(-np.minimum(_fractions(accuracy, mean_tiou, mean_viou), 1 - 1e-6)).mean()
+    )
 
 
 def _fractions(*values: float) -> Floats:
     array = _finite(values, "V-STaR scores")
     if (array < 0).any() or (array > 1).any():
-        raise UserError(f"V-STaR scores {array.tolist()}: expected fractions between 0 and 1, not percent")
+        raise UserError(
+            f"V-STaR scores {array.tolist()}: expected fractions between 0 and 1, not percent"
+        )
     return array
 
 
@@ -332,7 +455,9 @@ def _fractions(*values: float) -> Floats:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic with its bootstrap interval over `n` queries; `low` and `high` are None where there is none (a single video)."""
+    """A statistic with its bootstrap interval over `n` queries; `low` and `high` are None where
+    there is none (a single video).
+    """
 
     value: float
     low: float | None
@@ -345,7 +470,10 @@ class Estimate:
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
     def __str__(self) -> str:
-        return f"{self.value:.3f}{'' if self.low is None else f' [{self.low:.3f}, {self.high:.3f}]'} (n={self.n})"
+        return (
+            f"{self.value:.3f}{'' if self.low is None else f' [{self.low:.3f}, {self.high:.3f}]'} "
+            f"(n={self.n})"
+        )
 
 
 def bootstrap(
@@ -357,38 +485,52 @@ def bootstrap(
     num: int = 2000,
     level: float = 0.95,
 ) -> Estimate:
-    """Percentile interval of a statistic of values (N,) or (N, k), resampling whole videos: questions about one video are not independent.
+    """Percentile interval of a statistic of values (N,) or (N, k), resampling whole videos:
+    questions about one video are not independent.
 
-    `groups` (N,) names the video of each query; `statistic` maps rows to one number (for the mean all resamples are one matrix product). The
-    same seed gives the same interval. UserError on NaN, unequal lengths or a level outside (0, 1); a single video warns: no interval.
+    `groups` (N,) names the video of each query; `statistic` maps rows to one number (for the mean
+    all resamples are one matrix product). The same seed gives the same interval. UserError on NaN,
+    unequal lengths or a level outside (0, 1); a single video warns: no interval.
     """
     rows = _finite(values, "values")
     _same_length(values=rows, groups=groups)
     if not 0 < level < 1 or num < 1:
-        raise UserError(f"level={level}, num={num}: expected a level between 0 and 1 and at least one resample")
+        raise UserError(
+            f"level={level}, num={num}: expected a level between 0 and 1 and at least one resample"
+        )
     video, num_videos = _number(groups)
     value = float(statistic(rows))
     if num_videos == 1:
         warnings.warn("all values come from one video: no interval over videos", stacklevel=2)
         return Estimate(value, None, None, len(rows))
-    drawn = np.random.default_rng(seed).multinomial(num_videos, np.full(num_videos, 1 / num_videos), size=num)
+    drawn = np.random.default_rng(seed).multinomial(
+        num_videos, np.full(num_videos, 1 / num_videos), size=num
+    )
     if statistic is np.mean and rows.ndim == 1:
         resampled = (drawn @ np.bincount(video, rows)) / (drawn @ np.bincount(video))
     else:
-        resampled = _finite([statistic(np.repeat(rows, times[video], axis=0)) for times in drawn], "statistic of the resamples")
+        resampled = _finite(
+            [statistic(np.repeat(rows, times[video], axis=0)) for times in drawn],
+            "statistic of the resamples",
+        )
     low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
     # Rounding, or a skewed statistic, must not leave the value outside of its own interval.
     return Estimate(value, min(float(low), value), max(float(high), value), len(rows))
 
 
 def _number(groups: Groups) -> tuple[NDArray[np.intp], int]:
-    """Videos as 0.. in the order of their names, so that the order of the rows does not matter, and how many there are."""
-    names = [f"{type(name).__name__} {name}" for name in (groups.tolist() if isinstance(groups, np.ndarray) else groups)]
+    """Videos as 0.. in the order of their names, so that the order of the rows does not matter, and
+    how many there are.
+    """
+    names = [
+        f"{type(name).__name__} {name}"
+        for name in (groups.tolist() if isinstance(groups, np.ndarray) else groups)
+    ]
     unique, index = np.unique(names, return_inverse=True)
     return index, len(unique)
 
 
-def bootstrap_difference(
+def bootstrap_difference(  # noqa: PLR0913
     a: ArrayLike,
     b: ArrayLike,
     groups: Groups,
@@ -398,13 +540,22 @@ def bootstrap_difference(
     num: int = 2000,
     level: float = 0.95,
 ) -> Estimate:
-    """Paired interval of statistic(a) - statistic(b), both (N,), in the same queries of the same resampled videos. See `bootstrap`."""
+    """Paired interval of statistic(a) - statistic(b), both (N,), in the same queries of the same
+    resampled videos. See `bootstrap`.
+    """
     first, second = _finite(a, "a"), _finite(b, "b")
     _same_length(a=first, b=second)
     if statistic is np.mean:
         return bootstrap(first - second, groups, seed=seed, num=num, level=level)
     both = np.stack([first, second], axis=1)
-    return bootstrap(both, groups, statistic=lambda r: statistic(r[:, 0]) - statistic(r[:, 1]), seed=seed, num=num, level=level)
+    return bootstrap(
+        both,
+        groups,
+        statistic=lambda r: statistic(r[:, 0]) - statistic(r[:, 1]),
+        seed=seed,
+        num=num,
+        level=level,
+    )
 
 
 # ---- failure signatures (the three of the paper's summary) ----
@@ -412,7 +563,9 @@ def bootstrap_difference(
 
 @dataclass(frozen=True)
 class Finding:
-    """One failure signature: `verdict` is "present", "absent" or "undecided"; the number behind it, the evidence in words, what to do."""
+    """One failure signature: `verdict` is "present", "absent" or "undecided"; the number behind it,
+    the evidence in words, what to do.
+    """
 
     name: str
     verdict: str
@@ -421,7 +574,9 @@ class Finding:
     advice: str
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.verdict}. {self.evidence}" + ("" if self.verdict == "absent" else f" {self.advice}")
+        return f"{self.name}: {self.verdict}. {self.evidence}" + (
+            "" if self.verdict == "absent" else f" {self.advice}"
+        )
 
 
 @dataclass(frozen=True)
@@ -436,7 +591,7 @@ class Diagnosis:
         return "\n".join(map(str, (self.bias, self.budget, self.sharpening)))
 
 
-def diagnose(
+def diagnose(  # noqa: PLR0913
     windows: Sequence[Answer],
     answers: Sequence[Answer],
     truths: Sequence[Span],
@@ -447,18 +602,36 @@ def diagnose(
     budget_frames: float,
     seed: int = 0,
 ) -> Diagnosis:
-    """The three failure signatures in the coarse windows and final answers of N queries (the first interval of each, one true window each).
+    """The three failure signatures in the coarse windows and final answers of N queries (the first
+    interval of each, one true window each).
 
-    `groups` names the videos; `reload_frames` is what each query would attend at its peak, in frames' worth of KV, before anything is cut to
-    fit; `budget_frames` is what it may. UserError on unequal lengths or a duration that is not positive.
+    `groups` names the videos; `reload_frames` is what each query would attend at its peak, in
+    frames' worth of KV, before anything is cut to fit; `budget_frames` is what it may. UserError on
+    unequal lengths or a duration that is not positive.
     """
-    _same_length(windows=windows, answers=answers, truths=truths, durations=durations_s, groups=groups, reload_frames=reload_frames)
+    _same_length(
+        windows=windows,
+        answers=answers,
+        truths=truths,
+        durations=durations_s,
+        groups=groups,
+        reload_frames=reload_frames,
+    )
     for duration in durations_s:
         check_duration(duration)
-    true, coarse = [as_interval(truth) for truth in truths], [spans_of(window)[:1] for window in windows]
+    true, coarse = (
+        [as_interval(truth) for truth in truths],
+        [spans_of(window)[:1] for window in windows],
+    )
     videos, _ = _number(groups)
-    errors = [(w[0].centre_s - t.centre_s) / d if w else math.nan for w, t, d in zip(coarse, true, durations_s, strict=True)]
-    coarse_iou, fine_iou = (np.array([query_iou(a, t) for a, t in zip(found, true, strict=True)]) for found in (coarse, answers))
+    errors = [
+        (w[0].centre_s - t.centre_s) / d if w else math.nan
+        for w, t, d in zip(coarse, true, durations_s, strict=True)
+    ]
+    coarse_iou, fine_iou = (
+        np.array([query_iou(a, t) for a, t in zip(found, true, strict=True)])
+        for found in (coarse, answers)
+    )
     return Diagnosis(
         _bias(np.array(errors), videos, seed),
         _budget(_finite(reload_frames, "reload frames"), budget_frames, videos, seed),
@@ -474,29 +647,71 @@ def _bias(errors: Floats, videos: NDArray[np.intp], seed: int) -> Finding:
     name, have = "early or late bias of the coarse stage", np.isfinite(errors)
     estimate = _estimate(errors[have], videos[have], seed)
     if estimate is None:
-        return Finding(name, "undecided", None, f"There are windows in fewer than {FEW_VIDEOS} videos.", "Diagnose more videos.")
-    evidence = f"Centre of the window minus centre of the truth, in durations: {estimate}; {np.mean(errors[have] > 0):.0%} are late."
-    advice = "Check that downsampling keeps the order of time and that each group is stamped with the time of its own frames."
-    return Finding(name, "present" if estimate.excludes_zero else "absent", estimate, evidence, advice)
+        return Finding(
+            name,
+            "undecided",
+            None,
+            f"There are windows in fewer than {FEW_VIDEOS} videos.",
+            "Diagnose more videos.",
+        )
+    evidence = (
+        f"Centre of the window minus centre of the truth, in durations: {estimate}; "
+        f"{np.mean(errors[have] > 0):.0%} are late."
+    )
+    advice = (
+        "Check that downsampling keeps the order of time and that each group is stamped with the "
+        "time of its own frames."
+    )
+    return Finding(
+        name, "present" if estimate.excludes_zero else "absent", estimate, evidence, advice
+    )
 
 
 def _budget(frames: Floats, budget: float, videos: NDArray[np.intp], seed: int) -> Finding:
-    over = (frames > budget).astype(np.float64)  # one query over the budget is a fact, with or without an interval over videos
+    over = (frames > budget).astype(
+        np.float64
+    )  # one query over the budget is a fact, with or without an interval over videos
     estimate = _estimate(over, videos, seed) or Estimate(float(over.mean()), None, None, len(over))
-    evidence = f"{over.mean():.0%} of the queries need more than {budget:g} frames (median {np.median(frames):g}, most {frames.max():g})."
-    advice = "Narrow the window, widen it only at low confidence, or raise r, which leaves more of the budget to the reload."
-    return Finding("out of budget in the fine stage", "present" if over.any() else "absent", estimate, evidence, advice)
+    evidence = (
+        f"{over.mean():.0%} of the queries need more than {budget:g} frames (median "
+        f"{np.median(frames):g}, most {frames.max():g})."
+    )
+    advice = (
+        "Narrow the window, widen it only at low confidence, or raise r, which leaves more of the "
+        "budget to the reload."
+    )
+    return Finding(
+        "out of budget in the fine stage",
+        "present" if over.any() else "absent",
+        estimate,
+        evidence,
+        advice,
+    )
 
 
-def _sharpening(fine: Floats, coarse: Floats, held: NDArray[np.bool_], videos: NDArray[np.intp], seed: int) -> Finding:
+def _sharpening(
+    fine: Floats, coarse: Floats, held: NDArray[np.bool_], videos: NDArray[np.intp], seed: int
+) -> Finding:
     name = "high recall, low precision: the fine stage does not sharpen"
     given = f"where the window holds the truth ({held.mean():.0%} of the queries)"
     estimate = _estimate((fine - coarse)[held], videos[held], seed)
     if estimate is None:
-        return Finding(name, "undecided", None, f"There are fewer than {FEW_VIDEOS} videos {given}.", "Diagnose more, or widen the window.")
+        return Finding(
+            name,
+            "undecided",
+            None,
+            f"There are fewer than {FEW_VIDEOS} videos {given}.",
+            "Diagnose more, or widen the window.",
+        )
     sharper = "absent" if estimate.excludes_zero else "undecided"
-    evidence = f"Fine tIoU {fine[held].mean():.3f}, coarse {coarse[held].mean():.3f} {given}; difference {estimate}."
-    advice = "Check that the reloaded DVR holds more than the HVR of the same seconds, and that the fine question attends to it."
+    evidence = (
+        f"Fine tIoU {fine[held].mean():.3f}, coarse {coarse[held].mean():.3f} {given}; difference "
+        f"{estimate}."
+    )
+    advice = (
+        "Check that the reloaded DVR holds more than the HVR of the same seconds, and that the "
+        "fine question attends to it."
+    )
     return Finding(name, sharper if estimate.value > 0 else "present", estimate, evidence, advice)
 
 
@@ -518,23 +733,36 @@ def centre_window(duration_s: float, fraction: float = 1 / 3) -> Interval:
 
 
 def best_constant(truth_fractions: ArrayLike, max_candidates: int = 100) -> tuple[float, float]:
-    """The one interval with the highest mIoU on truths (N, 2), all in fractions of the duration: fit it on dev, multiply by the duration.
+    """The one interval with the highest mIoU on truths (N, 2), all in fractions of the duration:
+    fit it on dev, multiply by the duration.
 
-    Between true ends mIoU is convex in the answer's end (and so for starts): the best start is a true start, the best end a true end. The
-    search over those is exact up to `max_candidates` different values each; beyond, it takes quantiles. UserError outside 0..1.
+    Between true ends mIoU is convex in the answer's end (and so for starts): the best start is a
+    true start, the best end a true end. The search over those is exact up to `max_candidates`
+    different values each; beyond, it takes quantiles. UserError outside 0..1.
     """
     truths = _finite(truth_fractions, "true windows")
     if truths.ndim != 2 or truths.shape[1] != 2 or (truths < 0).any() or (truths > 1).any():
-        raise UserError(f"true windows of shape {truths.shape}: expected (N, 2) fractions of the duration between 0 and 1")
+        raise UserError(
+            f"true windows of shape {truths.shape}: expected (N, 2) fractions of the duration "
+            "between 0 and 1"
+        )
     starts, ends = (_candidates(column, max_candidates) for column in np.sort(truths, axis=1).T)
     best = (-1.0, 0.0, 1.0)
     for start in starts:
         later = ends[ends >= start]
-        means = tiou_many(np.stack([np.full_like(later, start), later], axis=1)[:, None], truths[None]).mean(axis=1)
-        best = max(best, *zip(means.tolist(), [float(start)] * len(later), later.tolist(), strict=True))
+        means = tiou_many(
+            np.stack([np.full_like(later, start), later], axis=1)[:, None], truths[None]
+        ).mean(axis=1)
+        best = max(
+            best, *zip(means.tolist(), [float(start)] * len(later), later.tolist(), strict=True)
+        )
     return best[1], best[2]
 
 
 def _candidates(values: Floats, limit: int) -> Floats:
     unique = np.unique(values)
-    return unique if len(unique) <= limit else np.quantile(unique, np.linspace(0, 1, limit), method="nearest")
+    return (
+        unique
+        if len(unique) <= limit
+        else np.quantile(unique, np.linspace(0, 1, limit), method="nearest")
+    )

@@ -1,4 +1,6 @@
-"""The contract of a run: one `result.json`, written last and atomically, that says what was measured, on what, and how sure it is."""
+"""The contract of a run: one `result.json`, written last and atomically, that says what was
+measured, on what, and how sure it is.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from timescope_lite import __version__
-from timescope_lite.common import UserError, from_mapping, git_commit, pick_device, read_json, write_json
+from timescope_lite.common import (
+    UserError,
+    from_mapping,
+    git_commit,
+    pick_device,
+    read_json,
+    write_json,
+)
 
 STARTED = time.monotonic()
 SCHEMA = 1
@@ -22,7 +31,9 @@ FRACTIONS = {"miou", "coverage", "reload_share", "fine_miou_given_coverage", "un
 
 @dataclass(frozen=True)
 class Metric:
-    """One measured number; `low` and `high` bound its 95 % interval (None where there is none), `n` counts what it is taken over."""
+    """One measured number; `low` and `high` bound its 95 % interval (None where there is none), `n`
+    counts what it is taken over.
+    """
 
     value: float
     low: float | None = None
@@ -32,7 +43,9 @@ class Metric:
 
 @dataclass(frozen=True)
 class Result:
-    """What one run found: the content of its result.json. Metric names are "system/bucket/metric"; the first one is the headline."""
+    """What one run found: the content of its result.json. Metric names are "system/bucket/metric";
+    the first one is the headline.
+    """
 
     schema: int
     name: str
@@ -47,13 +60,22 @@ class Result:
     metrics: dict[str, Metric] = field(default_factory=dict)
 
     def validate(self) -> Result:
-        """This result if every part of the contract holds; UserError names the first part that does not."""
+        """This result if every part of the contract holds; UserError names the first part that does
+        not.
+        """
         if self.schema != SCHEMA:
-            raise UserError(f"result {self.name!r}: schema is {self.schema!r}, this version reads {SCHEMA!r}; run it again")
+            raise UserError(
+                f"result {self.name!r}: schema is {self.schema!r}, this version reads {SCHEMA!r}; "
+                "run it again"
+            )
         if self.status not in {"finished", "failed"}:
-            raise UserError(f"result {self.name!r}: status is {self.status!r}, expected 'finished' or 'failed'")
+            raise UserError(
+                f"result {self.name!r}: status is {self.status!r}, expected 'finished' or 'failed'"
+            )
         if not (_is_number(self.wall_s) and _is_number(self.peak_rss_bytes)):
-            raise UserError(f"result {self.name!r}: wall_s and peak_rss_bytes must be finite numbers")
+            raise UserError(
+                f"result {self.name!r}: wall_s and peak_rss_bytes must be finite numbers"
+            )
         for key, metric in self.metrics.items():
             _validate_metric(f"result {self.name!r}: metric {key!r}", key, metric)
         return self
@@ -69,9 +91,13 @@ def _validate_metric(where: str, key: str, metric: Metric) -> None:
         raise UserError(f"{where} is not named system/bucket/metric")
     bounds = [bound for bound in (metric.low, metric.high) if bound is not None]
     if len(bounds) == 1 or not all(_is_number(number) for number in (metric.value, *bounds)):
-        raise UserError(f"{where}: value, low and high must be finite numbers (low and high may both be null)")
+        raise UserError(
+            f"{where}: value, low and high must be finite numbers (low and high may both be null)"
+        )
     if bounds and not bounds[0] - 1e-9 <= metric.value <= bounds[1] + 1e-9:
-        raise UserError(f"{where}: {metric.value} lies outside its own interval [{bounds[0]}, {bounds[1]}]")
+        raise UserError(
+            f"{where}: {metric.value} lies outside its own interval [{bounds[0]}, {bounds[1]}]"
+        )
     if isinstance(metric.n, bool) or not isinstance(metric.n, int) or metric.n < 0:
         raise UserError(f"{where}: n must be a whole number, not {metric.n!r}")
     if (parts[2] in FRACTIONS or parts[2].startswith("r1@")) and not 0 <= metric.value <= 1:
@@ -79,19 +105,23 @@ def _validate_metric(where: str, key: str, metric: Metric) -> None:
 
 
 def read_result(path: Path) -> Result:
-    """The validated result in the JSON file `path`; UserError if it is absent, not JSON or breaks the contract."""
+    """The validated result in the JSON file `path`; UserError if it is absent, not JSON or breaks
+    the contract.
+    """
     raw = read_json(path, "result file")
     if not isinstance(raw, dict) or not isinstance(raw.get("metrics"), dict):
         raise UserError(f"result file {path}: expected an object with a 'metrics' object")
     metrics = {}
     for key, value in raw["metrics"].items():
         if not isinstance(value, dict):
-            raise UserError(f"result file {path}: metric {key!r} must be an object with value, low, high and n")
+            raise UserError(
+                f"result file {path}: metric {key!r} must be an object with value, low, high and n"
+            )
         metrics[key] = from_mapping(Metric, value, f"result file {path}, metric {key!r}")
     return from_mapping(Result, {**raw, "metrics": metrics}, f"result file {path}").validate()
 
 
-def write_result(
+def write_result(  # noqa: PLR0913
     out: Path | str,
     *,
     name: str,
@@ -103,8 +133,8 @@ def write_result(
 ) -> Path:
     """Write `out`/result.json, the last act of a run, atomically; returns its path.
 
-    `wall_s` counts from the import of this file (the bootstrap cell) unless given; peak memory is this process's own. Raises
-    UserError if the contract is broken.
+    `wall_s` counts from the import of this file (the bootstrap cell) unless given; peak memory is
+    this process's own. Raises UserError if the contract is broken.
     """
     age_s = time.monotonic() - STARTED
     device = str(pick_device()) if "torch" in sys.modules else "cpu"
@@ -125,7 +155,9 @@ def write_result(
 
 
 def versions() -> dict[str, str]:
-    """Versions of what can change a number: python, this package and the installed ones among its main dependencies."""
+    """Versions of what can change a number: python, this package and the installed ones among its
+    main dependencies.
+    """
     found = {"python": platform.python_version(), "timescope-lite": __version__}
     for package in ("torch", "numpy", "transformers", "decord2", "decord", "av"):
         try:
@@ -136,12 +168,16 @@ def versions() -> dict[str, str]:
 
 
 def peak_rss_bytes(children: bool = False) -> int:
-    """Peak resident memory in bytes of this process, or of the largest child that has ended (0 where the system does not tell)."""
+    """Peak resident memory in bytes of this process, or of the largest child that has ended (0
+    where the system does not tell).
+    """
     try:
         import resource
     except ImportError:  # Windows has no resource module, but knows the peak of the process itself.
         import psutil
 
         return 0 if children else int(psutil.Process().memory_info().peak_wset)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF).ru_maxrss
+    peak = resource.getrusage(
+        resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF
+    ).ru_maxrss
     return int(peak) if sys.platform == "darwin" else int(peak) * 1024

@@ -1,7 +1,9 @@
-"""Training: dense pre-training, then SFT, in phases that are plain data. Resumable after a kill at any step with the same losses.
+"""Training: dense pre-training, then SFT, in phases that are plain data. Resumable after a kill at
+any step with the same losses.
 
-Muon moves the matrices of the blocks, AdamW the rest. (In the study before this project plain AdamW had not left the plateau after 600 steps; in this
-world the two have not been told apart yet: lesson 08.) The loop is the lesson: no framework.
+Muon moves the matrices of the blocks, AdamW the rest. (In the study before this project plain AdamW
+had not left the plateau after 600 steps; in this world the two have not been told apart yet: lesson
+08.) The loop is the lesson: no framework.
 """
 
 from __future__ import annotations
@@ -26,13 +28,37 @@ from safetensors.torch import load_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from timescope_lite.common import UserError, pick_device, pick_dtype, project_root, read_json, write_json
-from timescope_lite.corpus import Batch, CachedSource, Mix, Pile, PixelSource, Symbols, draw_question, like_a_codec
+from timescope_lite.common import (
+    UserError,
+    pick_device,
+    pick_dtype,
+    project_root,
+    read_json,
+    write_json,
+)
+from timescope_lite.corpus import (
+    Batch,
+    CachedSource,
+    Mix,
+    Pile,
+    PixelSource,
+    Symbols,
+    draw_question,
+    like_a_codec,
+)
 from timescope_lite.model.checkpoint import save, write_tensors
 from timescope_lite.model.decoder import DecoderConfig
 from timescope_lite.model.frame_encoder import FrameEncoder, FrameEncoderConfig
 from timescope_lite.model.timescope import Encoded, ModelConfig, TimeScope
-from timescope_lite.text import CHAIN_LOSS, DIRECT, NUM_SECONDS, THINK, TIME_LOSS, Vocabulary, Writer
+from timescope_lite.text import (
+    CHAIN_LOSS,
+    DIRECT,
+    NUM_SECONDS,
+    THINK,
+    TIME_LOSS,
+    Vocabulary,
+    Writer,
+)
 from timescope_lite.world.camera import Camera
 from timescope_lite.world.domain import Domain, all_core, load_domains
 from timescope_lite.world.render import render_frames, to_model_size
@@ -46,11 +72,14 @@ FEATURE_GAIN = 0.09  # standardised features of width 192: tokens of about unit 
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training. `lengths` is a curriculum: (share of the phase until which it holds, video lengths to draw from).
+    """A stretch of training. `lengths` is a curriculum: (share of the phase until which it holds,
+    video lengths to draw from).
 
-    `sees` is what a fine question reads: `all` (dense or single-stage, over what r leaves), `reload` (HVR with the window reloaded), `focus` (HVR of
-    the window only). With a `budget` (frames' worth) r is the smallest that brings a video within it, or, if `sampled`, frames are left out instead.
-    Videos longer than 512 s are asked for their windows in `coarse_when_long` of the questions: finding is what length makes hard, not reading seconds.
+    `sees` is what a fine question reads: `all` (dense or single-stage, over what r leaves),
+    `reload` (HVR with the window reloaded), `focus` (HVR of the window only). With a `budget`
+    (frames' worth) r is the smallest that brings a video within it, or, if `sampled`, frames are
+    left out instead. Videos longer than 512 s are asked for their windows in `coarse_when_long` of
+    the questions: finding is what length makes hard, not reading seconds.
     """
 
     name: str
@@ -74,9 +103,13 @@ class Phase:
     warmup_steps: int = 30
 
     def rate(self, step: int) -> float:
-        """Share of the learning rate at a step: linear warm-up, flat, linear decay over the last `decay` of the phase."""
+        """Share of the learning rate at a step: linear warm-up, flat, linear decay over the last
+        `decay` of the phase.
+        """
         left = (self.steps - step) / self.steps
-        return min(1.0, (step + 1) / self.warmup_steps) * min(1.0, max(0.02, left / max(self.decay, 1e-9)))
+        return min(1.0, (step + 1) / self.warmup_steps) * min(
+            1.0, max(0.02, left / max(self.decay, 1e-9))
+        )
 
     def draw_length(self, step: int, rng: np.random.Generator) -> int:
         """A video length in seconds that the curriculum allows at this step."""
@@ -140,8 +173,16 @@ TOWN_TASKS = {
     "captions": 0.03,
 }
 WORDS = {"activity": 0.5, "explicit": 0.3, "place": 0.2}
-# What the whole town asks about events beyond naming them: in long videos, between twenty other kinds, these are hardly learned (docs/LOG.md).
-DETAILS = {"attribute_at": 0.36, "last_at": 0.16, "nth_at": 0.14, "order_at": 0.14, "oddity": 0.14, "explicit": 0.06}
+# What the whole town asks about events beyond naming them: in long videos, between twenty other
+# kinds, these are hardly learned (docs/LOG.md).
+DETAILS = {
+    "attribute_at": 0.36,
+    "last_at": 0.16,
+    "nth_at": 0.14,
+    "order_at": 0.14,
+    "oddity": 0.14,
+    "explicit": 0.06,
+}
 CURRICULUM = (
     (0.25, (32, 64)),
     (0.5, (32, 64, 128)),
@@ -155,39 +196,53 @@ EVERY_LENGTH = (64, 64, 128, 256, 512, 1024, 2048, 3600)
 
 
 def loss_of(model: TimeScope, batch: Batch, r: int, sees: str) -> tuple[Tensor, Tensor]:
-    """The loss of a batch, and the cross-entropy of every supervised token, (B, Q, T), zero elsewhere.
+    """The loss of a batch, and the cross-entropy of every supervised token, (B, Q, T), zero
+    elsewhere.
 
-    Loss = time codes summed per question, averaged over questions, plus the mean over reasoning tokens. A time competes with `rivals` and <absent>, a
-    word with words: less arithmetic than with 8,192 seconds.
+    Loss = time codes summed per question, averaged over questions, plus the mean over reasoning
+    tokens. A time competes with `rivals` and <absent>, a word with words: less arithmetic than with
+    8,192 seconds.
     """
     encoded = model.encode(batch.features, batch.clock, r)
     layers, mask = what_is_seen(model, encoded, batch, sees)
     hidden, _ = model.read(batch.tokens, layers, encoded.num_frames, mask)
-    targets, words, times = batch.tokens.roll(-1, dims=-1), batch.loss == CHAIN_LOSS, batch.loss == TIME_LOSS
+    targets, words, times = (
+        batch.tokens.roll(-1, dims=-1),
+        batch.loss == CHAIN_LOSS,
+        batch.loss == TIME_LOSS,
+    )
     cost = torch.zeros(batch.tokens.shape, device=hidden.device)
     if words.any():
-        cost[words] = F.cross_entropy(model.word_logits(hidden[words]).float(), targets[words], reduction="none")
+        cost[words] = F.cross_entropy(
+            model.word_logits(hidden[words]).float(), targets[words], reduction="none"
+        )
     per_video = []
     for b, clock in enumerate(batch.clock.tolist()):
         first, num = rivals(clock, encoded.num_frames)
         scores = model.time_logits(hidden[b][times[b]], first, num).float()
         seconds = targets[b][times[b]] - model.vocabulary.first_second - first
-        per_video.append(F.cross_entropy(scores, (seconds + 1).clamp(min=0), reduction="none"))  # <absent> is below every second
+        per_video.append(
+            F.cross_entropy(scores, (seconds + 1).clamp(min=0), reduction="none")
+        )  # <absent> is below every second
     cost[times] = torch.cat(per_video)
     chain = cost[words].mean() if words.any() else 0.0
     return cost[times].sum() / batch.fine.numel() + chain, cost.detach()
 
 
 def rivals(clock: int, num_frames: int) -> tuple[int, int]:
-    """First second of the clock and number of seconds that a time of a video competes with: the video's own, in the middle of RIVALS.
+    """First second of the clock and number of seconds that a time of a video competes with: the
+    video's own, in the middle of RIVALS.
 
-    A model that has only ever told the 32 seconds of a short clip apart chooses seconds outside of the window in a long video (docs/LOG.md).
+    A model that has only ever told the 32 seconds of a short clip apart chooses seconds outside of
+    the window in a long video (docs/LOG.md).
     """
     num = max(num_frames, RIVALS)
     return min(max(0, clock - (num - num_frames) // 2), NUM_SECONDS - num), num
 
 
-def what_is_seen(model: TimeScope, encoded: Encoded, batch: Batch, sees: str) -> tuple[list, Tensor | None]:
+def what_is_seen(
+    model: TimeScope, encoded: Encoded, batch: Batch, sees: str
+) -> tuple[list, Tensor | None]:
     """Per layer the keys, and per question which of them it may attend to (None: all)."""
     if sees == "all" or encoded.r == 1:
         return encoded.pooled, None
@@ -216,7 +271,10 @@ class Meter:
         supervised = batch.loss > 0
         fine = batch.fine.tolist()
         for (b, q, _), value, what in zip(
-            supervised.nonzero().tolist(), cost[supervised].tolist(), batch.loss[supervised].tolist(), strict=True
+            supervised.nonzero().tolist(),
+            cost[supervised].tolist(),
+            batch.loss[supervised].tolist(),
+            strict=True,
         ):
             part = "chain" if what == CHAIN_LOSS else ("fine" if fine[b][q] else "coarse")
             name = f"{part}/{batch.kinds[b][q]}"
@@ -232,7 +290,9 @@ class Meter:
 
 
 class Trainer:
-    """One phase of training on one pile. `run` continues from `step`; `state` and `load_state` are all that a resume needs."""
+    """One phase of training on one pile. `run` continues from `step`; `state` and `load_state` are
+    all that a resume needs.
+    """
 
     def __init__(self, model: TimeScope, pile: Pile, phase: Phase, log: Path | None = None) -> None:
         self.model, self.pile, self.phase, self.log = model, pile, phase, log
@@ -242,12 +302,18 @@ class Trainer:
         chosen = {id(p) for p in matrices}
         rest = [p for p in model.parameters() if id(p) not in chosen]
         self.muon = torch.optim.Muon(matrices, lr=phase.muon_lr, weight_decay=0.05, momentum=0.95)
-        self.adam = torch.optim.AdamW(rest, lr=phase.adam_lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+        self.adam = torch.optim.AdamW(
+            rest, lr=phase.adam_lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True
+        )
         self.step = 0
         self.meter = Meter()
 
     def run(
-        self, until: int | None = None, report_every: int = 100, save: Callable[[Trainer], None] | None = None, every_minutes: float = 10.0
+        self,
+        until: int | None = None,
+        report_every: int = 100,
+        save: Callable[[Trainer], None] | None = None,
+        every_minutes: float = 10.0,
     ) -> None:
         """Train to step `until` (default: the end of the phase), calling `save` every so often.
 
@@ -255,7 +321,9 @@ class Trainer:
         """
         started, first, saved = time.time(), self.step, time.time()
         until = self.phase.steps if until is None else min(until, self.phase.steps)
-        bar = tqdm(initial=self.step, total=until, desc=self.phase.name, disable=None)  # time left; silent where nobody watches
+        bar = tqdm(
+            initial=self.step, total=until, desc=self.phase.name, disable=None
+        )  # time left; silent where nobody watches
         while self.step < until:
             self.one_step()
             bar.update()
@@ -267,12 +335,20 @@ class Trainer:
         bar.close()
 
     def save_state(self, path: Path, phase_number: int) -> None:
-        """Weights and optimiser state in one safetensors file, atomically: everything that a resume needs."""
+        """Weights and optimiser state in one safetensors file, atomically: everything that a resume
+        needs.
+        """
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for name, optimizer in (("muon", self.muon), ("adam", self.adam)):
             for i, state in optimizer.state_dict()["state"].items():
-                tensors |= {f"{name}.{i}.{key}": torch.as_tensor(value) for key, value in state.items()}
-        header = {"phase": str(phase_number), "step": str(self.step), "steps": str(self.phase.steps)}
+                tensors |= {
+                    f"{name}.{i}.{key}": torch.as_tensor(value) for key, value in state.items()
+                }
+        header = {
+            "phase": str(phase_number),
+            "step": str(self.step),
+            "steps": str(self.phase.steps),
+        }
         write_tensors(path, tensors, header)
 
     def load_state(self, path: Path) -> None:
@@ -280,30 +356,51 @@ class Trainer:
         with safe_open(path, framework="pt") as file:
             self.step = int(file.metadata()["step"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-        self.model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")})
+        self.model.load_state_dict(
+            {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")}
+        )
         for name, optimizer in (("muon", self.muon), ("adam", self.adam)):
             state: dict[int, dict[str, Tensor]] = {}
             for key, tensor in tensors.items():
                 if key.startswith(f"{name}."):
                     _, number, what = key.split(".")
                     state.setdefault(int(number), {})[what] = tensor
-            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+            optimizer.load_state_dict(
+                {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+            )
 
     def one_step(self) -> None:
-        """Draw the batch of this step, compute the loss and move the weights. UserError for a loss that is not finite, with the weights as they were."""
+        """Draw the batch of this step, compute the loss and move the weights. UserError for a loss
+        that is not finite, with the weights as they were.
+        """
         phase = self.phase
         rng = np.random.default_rng((self.pile.seed, self.step, 7))
         seconds = phase.draw_length(self.step, rng)
         r, stride = phase.draw_compression(seconds, rng)
-        coarse = phase.coarse if phase.coarse_when_long is None or seconds <= 512 else phase.coarse_when_long
-        mix = Mix(phase.kinds, phase.think, coarse, phase.jitter_s, phase.misplaced, phase.absent, phase.hallucinated)
+        coarse = (
+            phase.coarse
+            if phase.coarse_when_long is None or seconds <= 512
+            else phase.coarse_when_long
+        )
+        mix = Mix(
+            phase.kinds,
+            phase.think,
+            coarse,
+            phase.jitter_s,
+            phase.misplaced,
+            phase.absent,
+            phase.hallucinated,
+        )
         videos, questions = max(1, FRAMES_PER_STEP // seconds), min(MAX_QUESTIONS, seconds // 4)
         batch = self.pile.batch(self.step, seconds, videos, questions, mix, stride).to(self.device)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+        with torch.autocast(
+            self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16
+        ):
             loss, cost = loss_of(self.model, batch, r, phase.sees)
         if not math.isfinite(loss.item()):
             raise UserError(
-                f"the loss is {loss.item()} at step {self.step} of phase {phase.name!r}; the last good state is kept: lower the learning rate"
+                f"the loss is {loss.item()} at step {self.step} of phase {phase.name!r}; the last "
+                "good state is kept: lower the learning rate"
             )
         self._update(loss)
         self.meter.add(batch, cost)
@@ -331,7 +428,7 @@ class Trainer:
         _log_row(self.log, row)
 
 
-# --- recipes, and a run that survives a kill ------------------------------------------------------------------------------------------
+# --- recipes, and a run that survives a kill ------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -347,9 +444,11 @@ class FramePhase:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole training: single pictures, then the phases in order. `seed` and this are all that a run depends on.
+    """A whole training: single pictures, then the phases in order. `seed` and this are all that a
+    run depends on.
 
-    `town`: which domains (`load_domains`); outside the core town cameras are not perfect and stories have oddities.
+    `town`: which domains (`load_domains`); outside the core town cameras are not perfect and
+    stories have oddities.
     """
 
     system: str
@@ -361,25 +460,50 @@ class Recipe:
     town: str = "core"
 
     def key(self, phase_number: int, seed: int) -> str:
-        """A name for the weights after a phase: recipes that agree up to there share it. Phase -1 is the frame encoder."""
+        """A name for the weights after a phase: recipes that agree up to there share it. Phase -1
+        is the frame encoder.
+        """
         parts: dict[str, Any] = dataclasses.asdict(self) | {"seed": seed, "system": None}
-        parts["phases"] = [_without_defaults(dataclasses.asdict(p), hallucinated=0.0) for p in self.phases[: phase_number + 1]]
-        shared = parts if phase_number >= 0 else {name: parts[name] for name in ("frames", "encoder", "seed", "town")}
+        parts["phases"] = [
+            _without_defaults(dataclasses.asdict(p), hallucinated=0.0)
+            for p in self.phases[: phase_number + 1]
+        ]
+        shared = (
+            parts
+            if phase_number >= 0
+            else {name: parts[name] for name in ("frames", "encoder", "seed", "town")}
+        )
         shared = _without_defaults(shared, town="core")
         return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _without_defaults(values: dict[str, Any], **defaults: Any) -> dict[str, Any]:
-    """What was added to recipes later and stands at its default is left out of their keys: weights from before are found again."""
-    return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
+    """What was added to recipes later and stands at its default is left out of their keys: weights
+    from before are found again.
+    """
+    return {
+        name: value
+        for name, value in values.items()
+        if name not in defaults or value != defaults[name]
+    }
 
 
-TRAINED_SYSTEMS = ("two_stage", "two_stage_no_cot", "single_stage", "single_stage_long", "uniform", "dense", "focus")
+TRAINED_SYSTEMS = (
+    "two_stage",
+    "two_stage_no_cot",
+    "single_stage",
+    "single_stage_long",
+    "uniform",
+    "dense",
+    "focus",
+)
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A profile of training: how many times the steps of lab, how many times those of `sft3`, the depth of the decoder, and which town."""
+    """A profile of training: how many times the steps of lab, how many times those of `sft3`, the
+    depth of the decoder, and which town.
+    """
 
     steps: float = 1.0
     last: float = 1.0
@@ -399,48 +523,111 @@ FRAMES = {"core": FramePhase(), "all": FramePhase(stories=2800, frames_per_story
 
 def decoder_of(depth: int) -> DecoderConfig:
     """One dial for the size: width, heads and MLP follow from the depth. 4 is tiny, 8 is base."""
-    return DecoderConfig(width=32 * depth, layers=depth, heads=max(2, depth // 2), kv_heads=max(2, depth // 2), mlp_width=84 * depth)
+    return DecoderConfig(
+        width=32 * depth,
+        layers=depth,
+        heads=max(2, depth // 2),
+        kv_heads=max(2, depth // 2),
+        mlp_width=84 * depth,
+    )
 
 
 def recipe(profile: str, system: str = "two_stage", depth: int | None = None) -> Recipe:
-    """`smoke` proves that it runs, `lab` trains tiny on CPU cores, `long` is lab with a last phase of twice the steps (the committed weights), `town` has all
-    35 domains, twelve task types and three times the steps of `sft3`, `full` trains base there, twice the steps at twice the depth. UserError for an unknown
-    name.
+    """`smoke` proves that it runs, `lab` trains tiny on CPU cores, `long` is lab with a last phase
+    of twice the steps (the committed weights), `town` has all 35 domains, twelve task types and
+    three times the steps of `sft3`, `full` trains base there, twice the steps at twice the depth.
+    UserError for an unknown name.
 
-    Plain questions about short clips come first, then reasoning and longer videos, with short clips to the end (docs/LOG.md); in the whole town the details of
-    events follow, on short clips again. The controls share all phases before fine-tuning (the one without reasoning, which never sees a chain, only `words`)
-    and get as many steps of it.
+    Plain questions about short clips come first, then reasoning and longer videos, with short clips
+    to the end (docs/LOG.md); in the whole town the details of events follow, on short clips again.
+    The controls share all phases before fine-tuning (the one without reasoning, which never sees a
+    chain, only `words`) and get as many steps of it.
     """
     if profile not in SCALES:
         raise UserError(f"unknown profile {profile!r}: expected one of {', '.join(SCALES)}")
     if system not in TRAINED_SYSTEMS:
-        raise UserError(f"no recipe for the system {system!r}: expected one of {', '.join(TRAINED_SYSTEMS)}")
+        raise UserError(
+            f"no recipe for the system {system!r}: expected one of {', '.join(TRAINED_SYSTEMS)}"
+        )
     scale = SCALES[profile]
     think = 0.0 if system == "two_stage_no_cot" else 0.6
     core = scale.town == "core"
-    tasks, longer = (TASKS, 1.0) if core else (TOWN_TASKS, 1.4)  # four times the words, twice the kinds
+    tasks, longer = (
+        (TASKS, 1.0) if core else (TOWN_TASKS, 1.4)
+    )  # four times the words, twice the kinds
     if not think:  # a caption is written as words, and this control never writes any
         tasks = {kind: weight for kind, weight in tasks.items() if kind != "captions"}
     phases = (
         Phase("words", round(2000 * longer), ((1.0, (32,)),), WORDS, think=0.0, coarse=0.2),
-        Phase("dense", round(1000 * longer), CURRICULUM, tasks, think=think, absent=0.03, muon_lr=0.01, adam_lr=1.5e-3),
-        Phase("dense2", 1000, ((1.0, (32, 64, 128, 256, 512)),), tasks, think=think, absent=0.03, muon_lr=0.01, adam_lr=1.5e-3),
-        *(() if core else (Phase("details", 1000, ((1.0, (32,)),), DETAILS, think=0.0, coarse=0.1, muon_lr=0.01, adam_lr=1.5e-3),)),
+        Phase(
+            "dense",
+            round(1000 * longer),
+            CURRICULUM,
+            tasks,
+            think=think,
+            absent=0.03,
+            muon_lr=0.01,
+            adam_lr=1.5e-3,
+        ),
+        Phase(
+            "dense2",
+            1000,
+            ((1.0, (32, 64, 128, 256, 512)),),
+            tasks,
+            think=think,
+            absent=0.03,
+            muon_lr=0.01,
+            adam_lr=1.5e-3,
+        ),
+        *(
+            ()
+            if core
+            else (
+                Phase(
+                    "details",
+                    1000,
+                    ((1.0, (32,)),),
+                    DETAILS,
+                    think=0.0,
+                    coarse=0.1,
+                    muon_lr=0.01,
+                    adam_lr=1.5e-3,
+                ),
+            )
+        ),
         *_fine_tuning(system, think, tasks, core),
     )
-    frames = FramePhase(stories=8, frames_per_story=64, steps=20, batch=64) if profile == "smoke" else FRAMES[scale.town]
+    frames = (
+        FramePhase(stories=8, frames_per_story=64, steps=20, batch=64)
+        if profile == "smoke"
+        else FRAMES[scale.town]
+    )
     times = [scale.steps * (scale.last if phase.name == "sft3" else 1) for phase in phases]
-    scaled = tuple(dataclasses.replace(phase, steps=max(4, round(phase.steps * by))) for phase, by in zip(phases, times, strict=True))
+    scaled = tuple(
+        dataclasses.replace(phase, steps=max(4, round(phase.steps * by)))
+        for phase, by in zip(phases, times, strict=True)
+    )
     pool_frames = 80_000 if scale.steps >= 1 else 4_000
-    return Recipe(system, frames, scaled, decoder=decoder_of(depth or scale.depth), pool_frames=pool_frames, town=scale.town)
+    return Recipe(
+        system,
+        frames,
+        scaled,
+        decoder=decoder_of(depth or scale.depth),
+        pool_frames=pool_frames,
+        town=scale.town,
+    )
 
 
-def _fine_tuning(system: str, think: float, tasks: Mapping[str, float], core: bool) -> tuple[Phase, ...]:
-    """The two stages of SFT, in lab 200 and 1,600 steps for every system: plain localisation, then (two-stage) coarse-to-fine with temporal augmentation.
+def _fine_tuning(
+    system: str, think: float, tasks: Mapping[str, float], core: bool
+) -> tuple[Phase, ...]:
+    """The two stages of SFT, in lab 200 and 1,600 steps for every system: plain localisation, then
+    (two-stage) coarse-to-fine with temporal augmentation.
 
-    `sft3` takes shorter videos: a step then holds up to four times as many questions, and a reloaded window looks the same in all. An hour
-    now and then keeps the coarse stage in practice. The whole town, whose bench has videos from under a minute to an hour, ends in `sft4`: every length, at a
-    falling rate.
+    `sft3` takes shorter videos: a step then holds up to four times as many questions, and a
+    reloaded window looks the same in all. An hour now and then keeps the coarse stage in practice.
+    The whole town, whose bench has videos from under a minute to an hour, ends in `sft4`: every
+    length, at a falling rate.
 
     `single_stage_long` gets three times as many: a control must not lose by starvation.
     """
@@ -455,11 +642,24 @@ def _fine_tuning(system: str, think: float, tasks: Mapping[str, float], core: bo
     }
     how = ways[system]
     coarse_to_fine = how.get("coarse") is None
-    sft: dict[str, Any] = {"muon_lr": 0.01, "adam_lr": 1.5e-3, "absent": 0.04 * coarse_to_fine, "think": think} | how
+    sft: dict[str, Any] = {
+        "muon_lr": 0.01,
+        "adam_lr": 1.5e-3,
+        "absent": 0.04 * coarse_to_fine,
+        "think": think,
+    } | how
     first = sft | {"coarse": 0.6 if coarse_to_fine else 0.0, "decay": 0.01}
-    second = sft | {"coarse": 0.35 if coarse_to_fine else 0.0, "decay": 0.7, "misplaced": 0.04 * coarse_to_fine}
+    second = sft | {
+        "coarse": 0.35 if coarse_to_fine else 0.0,
+        "decay": 0.7,
+        "misplaced": 0.04 * coarse_to_fine,
+    }
     second |= {"coarse_when_long": 0.8} if coarse_to_fine else {}
-    lengths, short = (MINUTES_AND_HOURS, (*SHORT, *SHORT, 3600)) if system.startswith("two_stage") else (MINUTES, SHORT)
+    lengths, short = (
+        (MINUTES_AND_HOURS, (*SHORT, *SHORT, 3600))
+        if system.startswith("two_stage")
+        else (MINUTES, SHORT)
+    )
     times = 3 if system == "single_stage_long" else 1
     phases = (
         Phase("sft1", 200 * times, ((1.0, (128, 256, 512)),), tasks, **first),
@@ -468,15 +668,35 @@ def _fine_tuning(system: str, think: float, tasks: Mapping[str, float], core: bo
     )
     if core:
         return phases
-    every = EVERY_LENGTH[:-1] if how.get("sampled") else EVERY_LENGTH  # of an hour 125 frames would be left, which are no whole segments
-    return (*phases, Phase("sft4", 800 * times, ((1.0, every),), tasks, **second | {"muon_lr": 4e-3, "adam_lr": 6e-4, "decay": 1.0}))
+    every = (
+        EVERY_LENGTH[:-1] if how.get("sampled") else EVERY_LENGTH
+    )  # of an hour 125 frames would be left, which are no whole segments
+    return (
+        *phases,
+        Phase(
+            "sft4",
+            800 * times,
+            ((1.0, every),),
+            tasks,
+            **second | {"muon_lr": 4e-3, "adam_lr": 6e-4, "decay": 1.0},
+        ),
+    )
 
 
-def train(plan: Recipe, out: Path, seed: int = 0, resume: bool = False, every_minutes: float = 10.0, shared: Path | None = None) -> Path:
-    """Run a recipe in the folder `out`; returns the checkpoint. With `resume` it goes on from the last durable state, with the same losses.
+def train(
+    plan: Recipe,
+    out: Path,
+    seed: int = 0,
+    resume: bool = False,
+    every_minutes: float = 10.0,
+    shared: Path | None = None,
+) -> Path:
+    """Run a recipe in the folder `out`; returns the checkpoint. With `resume` it goes on from the
+    last durable state, with the same losses.
 
-    Refuses to resume another recipe or seed, naming the key. A state is written after each phase and every `every_minutes`. What was trained once lies in
-    `shared` (default: `shared` beside `out`) under a key of everything it depends on, and is not trained again for another system.
+    Refuses to resume another recipe or seed, naming the key. A state is written after each phase
+    and every `every_minutes`. What was trained once lies in `shared` (default: `shared` beside
+    `out`) under a key of everything it depends on, and is not trained again for another system.
     """
     out, shared = Path(out), Path(shared or Path(out).parent / "shared")
     _claim(out, json.loads(json.dumps(dataclasses.asdict(plan) | {"seed": seed})), resume)
@@ -486,19 +706,38 @@ def train(plan: Recipe, out: Path, seed: int = 0, resume: bool = False, every_mi
     encoder = _frozen_encoder(plan, domains, shared, seed, out / "log.jsonl")
     pixels = PixelSource(encoder, domains, cameras=plan.town != "core")
     source = CachedSource(pixels, seed, plan.pool_frames, shared / f"features-{plan.key(-1, seed)}")
-    model = TimeScope(ModelConfig(plan.decoder, encoder.config.feature_width, feature_gain=FEATURE_GAIN, can_say_absent=True), vocabulary)
+    model = TimeScope(
+        ModelConfig(
+            plan.decoder,
+            encoder.config.feature_width,
+            feature_gain=FEATURE_GAIN,
+            can_say_absent=True,
+        ),
+        vocabulary,
+    )
     model.align(source.directions())
     model.to(pick_device())
     for number in range(_load_progress(plan, shared, seed, model), len(plan.phases)):
         trainer = Trainer(
-            model, Pile(domains, source, Writer(vocabulary, domains), seed + 1000 * number), plan.phases[number], out / "log.jsonl"
+            model,
+            Pile(domains, source, Writer(vocabulary, domains), seed + 1000 * number),
+            plan.phases[number],
+            out / "log.jsonl",
         )
         if _state_step(out / "state.safetensors", number):
             trainer.load_state(out / "state.safetensors")
-        trainer.run(save=partial(Trainer.save_state, path=out / "state.safetensors", phase_number=number), every_minutes=every_minutes)
+        trainer.run(
+            save=partial(Trainer.save_state, path=out / "state.safetensors", phase_number=number),
+            every_minutes=every_minutes,
+        )
         write_tensors(shared / f"{plan.key(number, seed)}.safetensors", model.state_dict())
-        right = free_running(model, Pile(domains, pixels, Writer(vocabulary, domains), seed), plan.phases[number])
-        _log_row(out / "log.jsonl", {"phase": plan.phases[number].name, "validation": "free-running", **right})
+        right = free_running(
+            model, Pile(domains, pixels, Writer(vocabulary, domains), seed), plan.phases[number]
+        )
+        _log_row(
+            out / "log.jsonl",
+            {"phase": plan.phases[number].name, "validation": "free-running", **right},
+        )
     about = {
         "system": plan.system,
         "town": plan.town,
@@ -510,10 +749,14 @@ def train(plan: Recipe, out: Path, seed: int = 0, resume: bool = False, every_mi
 
 
 @torch.no_grad()
-def free_running(model: TimeScope, pile: Pile, phase: Phase, videos: int = 6, questions: int = 16) -> dict[str, float]:
-    """R1@0.5 by kind of question on stories that training never draws, everything written by the model itself: teacher-forced losses of a chain mislead.
+def free_running(
+    model: TimeScope, pile: Pile, phase: Phase, videos: int = 6, questions: int = 16
+) -> dict[str, float]:
+    """R1@0.5 by kind of question on stories that training never draws, everything written by the
+    model itself: teacher-forced losses of a chain mislead.
 
-    What is read follows the phase: everything that r leaves, or HVR with the window that the model chose reloaded.
+    What is read follows the phase: everything that r leaves, or HVR with the window that the model
+    chose reloaded.
     """
     model.eval()
     seconds = min(256, max(max(lengths) for _, lengths in phase.lengths))
@@ -526,7 +769,9 @@ def free_running(model: TimeScope, pile: Pile, phase: Phase, videos: int = 6, qu
         memory = model.stream([(part, S) for part in features[::stride].split(S)], r)
         kinds = {kind: weight for kind, weight in phase.kinds.items() if kind != "captions"}
         asked = [draw_question(story, kinds, rng, phrasing=pile.phrasing) for _ in range(questions)]
-        prompts = [[*pile.writer.question(story, q), THINK if phase.think else DIRECT] for q in asked]
+        prompts = [
+            [*pile.writer.question(story, q), THINK if phase.think else DIRECT] for q in asked
+        ]
         for q, prompt, coarse in zip(asked, prompts, model.coarse(memory, prompts), strict=True):
             layers = memory.mixed(*coarse.window) if phase.sees == "reload" else memory.hvr
             start, end = (t * stride for t in model.fine(layers, memory, prompt, coarse.chain))
@@ -547,9 +792,16 @@ def main(
     system: str = "two_stage",
     depth: int | None = None,
 ) -> Path:
-    """Train by profile into `out` (default: runs/train/PROFILE-SYSTEM of the checkout or of the current folder) and say where the checkpoint is."""
+    """Train by profile into `out` (default: runs/train/PROFILE-SYSTEM of the checkout or of the
+    current folder) and say where the checkpoint is.
+    """
     plan = recipe(profile, system, depth)
-    path = train(plan, out or (project_root() or Path.cwd()) / "runs" / "train" / f"{profile}-{system}", seed, resume)
+    path = train(
+        plan,
+        out or (project_root() or Path.cwd()) / "runs" / "train" / f"{profile}-{system}",
+        seed,
+        resume,
+    )
     print(f"checkpoint: {path}")
     return path
 
@@ -561,14 +813,21 @@ def _claim(out: Path, plan: dict[str, object], resume: bool) -> None:
         write_json(path, plan)
         return
     if not resume:
-        raise UserError(f"{out} holds a training already; add --resume to go on, or take another folder")
+        raise UserError(
+            f"{out} holds a training already; add --resume to go on, or take another folder"
+        )
     before = read_json(path, "plan of the training")
     for key in sorted(set(before) | set(plan)):
         if before.get(key) != plan.get(key):
-            raise UserError(f"cannot resume {out}: {key!r} differs from the run that began there; take another folder, or restore it")
+            raise UserError(
+                f"cannot resume {out}: {key!r} differs from the run that began there; take another "
+                "folder, or restore it"
+            )
 
 
-def _frozen_encoder(plan: Recipe, domains: Sequence[Domain], shared: Path, seed: int, log: Path) -> FrameEncoder:
+def _frozen_encoder(
+    plan: Recipe, domains: Sequence[Domain], shared: Path, seed: int, log: Path
+) -> FrameEncoder:
     """The frame encoder of this recipe: trained once, then read back from its file."""
     path = shared / f"frames-{plan.key(-1, seed)}.safetensors"
     if path.is_file():
@@ -581,7 +840,9 @@ def _frozen_encoder(plan: Recipe, domains: Sequence[Domain], shared: Path, seed:
 
 
 def _load_progress(plan: Recipe, shared: Path, seed: int, model: TimeScope) -> int:
-    """Fill the model with the furthest weights that an equal beginning of a recipe left; the number of the phase that comes next."""
+    """Fill the model with the furthest weights that an equal beginning of a recipe left; the number
+    of the phase that comes next.
+    """
     for number in reversed(range(len(plan.phases))):
         path = shared / f"{plan.key(number, seed)}.safetensors"
         if path.is_file():
@@ -599,54 +860,97 @@ def _state_step(path: Path, phase_number: int) -> int:
     return int(header["step"]) if int(header["phase"]) == phase_number else 0
 
 
-# --- the frame encoder --------------------------------------------------------------------------------------------------------------
+# --- the frame encoder ----------------------------------------------------------------------------
 
 
-def picture_pool(domains: Sequence[Domain], phase: FramePhase, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures uint8 (N, 64, 64, 3) from many stories and the classes of what they show (N, 9). Outside the core town every story has its own camera."""
+def picture_pool(
+    domains: Sequence[Domain], phase: FramePhase, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures uint8 (N, 64, 64, 3) from many stories and the classes of what they show (N, 9).
+    Outside the core town every story has its own camera.
+    """
     symbols, rng = Symbols(domains), np.random.default_rng((seed, 17))
     whole = not all_core(domains)
     pixels, classes = [], []
     for i in range(phase.stories):
         story = tell(domains[i % len(domains)], 512, (seed, 17, i), StoryConfig(oddities=whole))
         seconds = np.sort(rng.choice(512, phase.frames_per_story, replace=False))
-        if whole and story.oddity:  # seconds in ten minutes: else the frame encoder hardly ever saw one
-            seconds[: story.oddity.end_s - story.oddity.start_s] = range(story.oddity.start_s, story.oddity.end_s)
+        if (
+            whole and story.oddity
+        ):  # seconds in ten minutes: else the frame encoder hardly ever saw one
+            seconds[: story.oddity.end_s - story.oddity.start_s] = range(
+                story.oddity.start_s, story.oddity.end_s
+            )
         moments = seconds + rng.random(len(seconds))
         camera = Camera.draw(rng) if whole else Camera(0)
-        pixels.append(to_model_size(camera.film(render_frames(story.domain, story.states[seconds], moments), moments)))
+        pixels.append(
+            to_model_size(
+                camera.film(render_frames(story.domain, story.states[seconds], moments), moments)
+            )
+        )
         classes.append(symbols.classes(story.domain, story.states[seconds]))
     return np.concatenate(pixels), np.concatenate(classes)
 
 
 def pretrain_frames(
-    domains: Sequence[Domain], config: FrameEncoderConfig, phase: FramePhase, seed: int, log: Path | None = None
+    domains: Sequence[Domain],
+    config: FrameEncoderConfig,
+    phase: FramePhase,
+    seed: int,
+    log: Path | None = None,
 ) -> FrameEncoder:
-    """Train a frame encoder to name everything in a picture, then fix the scale of its features. Deterministic for a seed on one device type."""
+    """Train a frame encoder to name everything in a picture, then fix the scale of its features.
+    Deterministic for a seed on one device type.
+    """
     torch.manual_seed(seed)
-    encoder = FrameEncoder(dataclasses.replace(config, fields=Symbols(domains).sizes)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    encoder = FrameEncoder(dataclasses.replace(config, fields=Symbols(domains).sizes)).to(
+        memory_format=torch.channels_last
+    )  # type: ignore[call-overload]
     pixels, classes = picture_pool(domains, phase, seed)
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=phase.lr, weight_decay=0.01)
     rng, started = np.random.default_rng((seed, 18)), time.time()
     for step in range(phase.steps):
         for group in optimizer.param_groups:
-            group["lr"] = phase.lr * min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / phase.steps))
+            group["lr"] = (
+                phase.lr
+                * min(1, (step + 1) / 50)
+                * 0.5
+                * (1 + math.cos(math.pi * step / phase.steps))
+            )
         chosen = rng.integers(len(pixels), size=phase.batch)
-        images = torch.from_numpy(like_a_codec(pixels[chosen], rng)).permute(0, 3, 1, 2).float() / 255
+        images = (
+            torch.from_numpy(like_a_codec(pixels[chosen], rng)).permute(0, 3, 1, 2).float() / 255
+        )
         target = torch.from_numpy(classes[chosen])
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=pick_dtype(torch.device("cpu")) == torch.bfloat16):
+        with torch.autocast(
+            "cpu", dtype=torch.bfloat16, enabled=pick_dtype(torch.device("cpu")) == torch.bfloat16
+        ):
             answers = encoder.answers(images)
-        loss = torch.stack([F.cross_entropy(answer.float(), target[:, i]) for i, answer in enumerate(answers)]).sum()
+        loss = torch.stack(
+            [F.cross_entropy(answer.float(), target[:, i]) for i, answer in enumerate(answers)]
+        ).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         if (step + 1) % 100 == 0:
-            right = [round(float((a.argmax(-1) == target[:, i]).float().mean()), 3) for i, a in enumerate(answers)]
+            right = [
+                round(float((a.argmax(-1) == target[:, i]).float().mean()), 3)
+                for i, a in enumerate(answers)
+            ]
             _log_row(
-                log, {"phase": "frames", "step": step + 1, "s": round(time.time() - started), "loss": round(float(loss), 4), "right": right}
+                log,
+                {
+                    "phase": "frames",
+                    "step": step + 1,
+                    "s": round(time.time() - started),
+                    "loss": round(float(loss), 4),
+                    "right": right,
+                },
             )
     encoder.eval().requires_grad_(False)
-    encoder.standardise(torch.from_numpy(pixels[:: max(1, len(pixels) // 2048)]).permute(0, 3, 1, 2).float() / 255)
+    encoder.standardise(
+        torch.from_numpy(pixels[:: max(1, len(pixels) // 2048)]).permute(0, 3, 1, 2).float() / 255
+    )
     return encoder
 
 

@@ -1,4 +1,6 @@
-"""The first cell of every notebook: the package is there, the device is named, the profile is set. Local, on Colab, Kaggle or a JupyterHub."""
+"""The first cell of every notebook: the package is there, the device is named, the profile is set.
+Local, on Colab, Kaggle or a JupyterHub.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +17,36 @@ from typing import TYPE_CHECKING
 
 from timescope_lite import __version__
 from timescope_lite.classroom import report  # noqa: F401  (a run's wall time counts from this import)
-from timescope_lite.common import Profile, UserError, get_profile, pick_device, pick_dtype, project_root, runs_root
+from timescope_lite.common import (
+    Profile,
+    UserError,
+    get_profile,
+    pick_device,
+    pick_dtype,
+    project_root,
+    runs_root,
+)
 
 if TYPE_CHECKING:
     import torch
 
-# The one place that says where this course is published: "owner/name" on GitHub, or nothing. From it follow where a machine without the package
-# gets it (the release tag there; else the name on the package index) and the Colab badges. `timescope-lite report --record` writes both.
+# The one place that says where this course is published: "owner/name" on GitHub, or nothing. From
+# it follow where a machine without the package gets it (the release tag there; else the name on the
+# package index) and the Colab badges. `timescope-lite report --record` writes both.
 REPOSITORY = ""
-PROTECTED = ("torch", "torchvision", "numpy")  # a hosted machine brings its own, matched to its driver
+PROTECTED = (
+    "torch",
+    "torchvision",
+    "numpy",
+)  # a hosted machine brings its own, matched to its driver
 MODULES = {"decord2": "decord"}  # what a distribution is imported as, where the name differs
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a notebook knows about where it runs; `out` is the folder for its result and figures (it exists)."""
+    """What a notebook knows about where it runs; `out` is the folder for its result and figures (it
+    exists).
+    """
 
     profile: Profile
     device: torch.device
@@ -44,7 +61,11 @@ def install_from() -> str:
 
 def colab_address(notebook: Path) -> str:
     """Where Colab opens a notebook of the published course; empty while it is not published."""
-    return f"https://colab.research.google.com/github/{REPOSITORY}/blob/main/notebooks/{Path(notebook).name}" if REPOSITORY else ""
+    return (
+        f"https://colab.research.google.com/github/{REPOSITORY}/blob/main/notebooks/{Path(notebook).name}"
+        if REPOSITORY
+        else ""
+    )
 
 
 def first_cell() -> str:
@@ -58,11 +79,13 @@ def first_cell() -> str:
 
 
 def bootstrap(profile: str | None = None) -> Setup:
-    """Set the profile (argument, else $TIMESCOPE_PROFILE, else smoke), print device and profile in one line, return the Setup.
+    """Set the profile (argument, else $TIMESCOPE_PROFILE, else smoke), print device and profile in
+    one line, return the Setup.
 
-    Where the package did not come with a checkout (Colab, Kaggle, a JupyterHub) it first installs the light packages that are missing and leaves
-    torch and numpy alone. Safe to call again. Raises UserError for an unknown profile, a torch that is missing or too old, an install that changed
-    a protected package or needs a restart, and if there is no folder to write into.
+    Where the package did not come with a checkout (Colab, Kaggle, a JupyterHub) it first installs
+    the light packages that are missing and leaves torch and numpy alone. Safe to call again. Raises
+    UserError for an unknown profile, a torch that is missing or too old, an install that changed a
+    protected package or needs a restart, and if there is no folder to write into.
     """
     chosen = get_profile(profile or os.environ.get("TIMESCOPE_PROFILE") or "smoke")
     os.environ["TIMESCOPE_PROFILE"] = chosen.name
@@ -73,7 +96,10 @@ def bootstrap(profile: str | None = None) -> Setup:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the folder {out} ({error.strerror}): set TIMESCOPE_OUT to a folder that you may write to") from None
+        raise UserError(
+            f"cannot make the folder {out} ({error.strerror}): set TIMESCOPE_OUT to a folder that "
+            "you may write to"
+        ) from None
     setup = Setup(chosen, device, pick_dtype(device), out)
     print(describe(setup))
     return setup
@@ -86,7 +112,10 @@ def describe(setup: Setup) -> str:
     dtype = str(setup.dtype).removeprefix("torch.")
     if setup.device.type == "cuda":
         card = torch.cuda.get_device_properties(setup.device)
-        place = f"{card.name}, capability {card.major}.{card.minor}, {dtype}, {card.total_memory / 2**30:.1f} GiB"
+        place = (
+            f"{card.name}, capability {card.major}.{card.minor}, {dtype}, "
+            f"{card.total_memory / 2**30:.1f} GiB"
+        )
     else:
         place = f"{setup.device.type}, {torch.get_num_threads()} threads, {dtype}, {_memory()}"
     return f"TimeScope-lite {__version__} | profile {setup.profile.name} | {place}"
@@ -108,7 +137,9 @@ def on_colab() -> bool:
 
 
 def missing_packages() -> list[str]:
-    """This package's main requirements that are not installed here, or too old. UserError if one of them is protected: those are never touched."""
+    """This package's main requirements that are not installed here, or too old. UserError if one of
+    them is protected: those are never touched.
+    """
     from packaging.requirements import Requirement  # every Jupyter kernel brings it
 
     try:
@@ -116,12 +147,15 @@ def missing_packages() -> list[str]:
     except importlib.metadata.PackageNotFoundError:
         return []
     wanted = [Requirement(text) for text in listed if ";" not in text]
-    missing = [r for r in wanted if not r.specifier.contains(_version(r.name) or "0", prereleases=True)]
+    missing = [
+        r for r in wanted if not r.specifier.contains(_version(r.name) or "0", prereleases=True)
+    ]
     for r in missing:
         if r.name in PROTECTED:
             here = f"{r.name} {_version(r.name)} is" if _version(r.name) else f"{r.name} is not"
             raise UserError(
-                f"{here} installed here, this course needs {r.name}{r.specifier} and leaves it to you: run `pip install '{r.name}{r.specifier}'`, "
+                f"{here} installed here, this course needs {r.name}{r.specifier} and leaves it to "
+                f"you: run `pip install '{r.name}{r.specifier}'`, "
                 "or choose a newer runtime; then restart and run from the top"
             )
     return [str(r) for r in missing]
@@ -130,7 +164,8 @@ def missing_packages() -> list[str]:
 def install_missing() -> None:
     """pip-install what is missing with torch, torchvision and numpy pinned to what is there.
 
-    Raises UserError if pip failed, if one of the three changed all the same, or if something that is loaded already was replaced (restart).
+    Raises UserError if pip failed, if one of the three changed all the same, or if something that
+    is loaded already was replaced (restart).
     """
     missing = missing_packages()
     if not missing:
@@ -145,7 +180,8 @@ def install_missing() -> None:
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
         raise UserError(
-            f"could not install {', '.join(missing)}: {said}; connect to the network and run this cell again, or install by hand"
+            f"could not install {', '.join(missing)}: {said}; connect to the network and run this "
+            "cell again, or install by hand"
         )
     importlib.invalidate_caches()
     changed = [name for name, version in before.items() if version and _version(name) != version]
@@ -153,9 +189,15 @@ def install_missing() -> None:
     again = " Restart the runtime, then run from the top." if loaded else ""
     for name in changed:
         if name in PROTECTED:
-            raise UserError(f"installing changed {name} from {before[name]} to {_version(name)}: put it back.{again}")
+            raise UserError(
+                f"installing changed {name} from {before[name]} to {_version(name)}: put it "
+                f"back.{again}"
+            )
     if loaded:
-        raise UserError(f"{loaded[0]} was loaded as {before[loaded[0]]} and is now {_version(loaded[0])}.{again}")
+        raise UserError(
+            f"{loaded[0]} was loaded as {before[loaded[0]]} and is now "
+            f"{_version(loaded[0])}.{again}"
+        )
     print(f"installed: {', '.join(missing)}")
 
 

@@ -1,7 +1,9 @@
-"""The claims ledger: what the paper's summary says, what we measured, and a verdict that follows by rule from the intervals in result files.
+"""The claims ledger: what the paper's summary says, what we measured, and a verdict that follows by
+rule from the intervals in result files.
 
-The claims are data (`figures/claims.toml`): one table per claim in our own words, with the metrics that bear on it and a rule for each. No verdict is written
-by hand, and no number either: a claim whose metrics change is judged anew by `timescope-lite report --record`.
+The claims are data (`figures/claims.toml`): one table per claim in our own words, with the metrics
+that bear on it and a rule for each. No verdict is written by hand, and no number either: a claim
+whose metrics change is judged anew by `timescope-lite report --record`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,17 @@ from typing import Any
 from timescope_lite.common import UserError, atomic_path, from_mapping
 from timescope_lite.results import Metric, Result, read_result
 
-KINDS = ("claim", "mechanism", "trade-off", "failure signature", "experiment", "limitation", "open question", "next check", "quick check")
+KINDS = (
+    "claim",
+    "mechanism",
+    "trade-off",
+    "failure signature",
+    "experiment",
+    "limitation",
+    "open question",
+    "next check",
+    "quick check",
+)
 UNTESTED = ("not tested yet", "cannot be tested here")
 VERDICTS = ("holds", "partly", "not here", *UNTESTED)
 ENOUGH = 20  # questions: over fewer, an interval is shown but judges nothing
@@ -38,13 +50,14 @@ shows here. Intervals come from resampling whole videos; over four videos (an ho
 
 What to distrust: the rules were written when the numbers of one training seed were known. Three rows depend on what they count: C9 leaves out
 two hops (too few questions), X1 and C5 the bucket under three minutes, in which no effect is seen. The rules stand for the seeds to come.
-"""
+"""  # noqa: E501
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """One metric of a result file that bears on a claim. `rule` compares its `low` or `high` with a number or with `against.low`, `against.high`: the ends
-    of another metric, of the same file unless `against_result` names one. Without a rule it is shown and not counted.
+    """One metric of a result file that bears on a claim. `rule` compares its `low` or `high` with a
+    number or with `against.low`, `against.high`: the ends of another metric, of the same file
+    unless `against_result` names one. Without a rule it is shown and not counted.
     """
 
     result: str
@@ -58,8 +71,9 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Claim:
-    """One row of the ledger. `why` is our reading and contains no digits; `untested` begins with one of the verdicts UNTESTED; `note` says where the summary's
-    numbers disagree with each other; `still_open` says what is yet to be measured.
+    """One row of the ledger. `why` is our reading and contains no digits; `untested` begins with
+    one of the verdicts UNTESTED; `note` says where the summary's numbers disagree with each other;
+    `still_open` says what is yet to be measured.
     """
 
     id: str
@@ -85,7 +99,9 @@ class Line:
 
 
 def read_claims(path: Path) -> list[Claim]:
-    """The claims in a TOML file of [[claim]] tables; UserError names file, claim and key of the first thing wrong."""
+    """The claims in a TOML file of [[claim]] tables; UserError names file, claim and key of the
+    first thing wrong.
+    """
     try:
         raw = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -94,7 +110,10 @@ def read_claims(path: Path) -> list[Claim]:
         raise UserError(f"claims file {path} is not valid TOML ({error})") from None
     if set(raw) != {"claim"} or not _is_list_of(raw["claim"], dict):
         raise UserError(f"claims file {path}: expected [[claim]] tables and nothing else")
-    claims = [_claim(table, f"{Path(path).name}, claim {table.get('id', number)!r}") for number, table in enumerate(raw["claim"], start=1)]
+    claims = [
+        _claim(table, f"{Path(path).name}, claim {table.get('id', number)!r}")
+        for number, table in enumerate(raw["claim"], start=1)
+    ]
     twice = [name for name, times in Counter(claim.id for claim in claims).items() if times > 1]
     if twice:
         raise UserError(f"{Path(path).name}: claim {twice[0]!r} is there twice")
@@ -109,22 +128,41 @@ def _claim(table: dict[str, Any], where: str) -> Claim:
     evidence = []
     for key, kind in (("where", str), ("evidence", dict)):
         if not _is_list_of(table.get(key, []), kind):
-            raise UserError(f"{where}: key {key!r} must be a list of {'texts' if kind is str else 'tables'}")
+            raise UserError(
+                f"{where}: key {key!r} must be a list of {'texts' if kind is str else 'tables'}"
+            )
     for number, item in enumerate(table.get("evidence", []), start=1):
-        evidence.append(_only_text(from_mapping(Evidence, item, f"{where}, evidence {number}"), f"{where}, evidence {number}"))
+        evidence.append(
+            _only_text(
+                from_mapping(Evidence, item, f"{where}, evidence {number}"),
+                f"{where}, evidence {number}",
+            )
+        )
         if bool(item.get("against")) != ("against." in item.get("rule", "")):
-            raise UserError(f"{where}, evidence {number}: key 'against' and a rule that names it come together")
+            raise UserError(
+                f"{where}, evidence {number}: key 'against' and a rule that names it come together"
+            )
         if item.get("rule") and not RULE.fullmatch(item["rule"]):
-            raise UserError(f"{where}, evidence {number}: rule {item['rule']!r} is not like 'low > 0' or 'high < against.low'")
-    claim = from_mapping(Claim, table | {"evidence": tuple(evidence), "where": tuple(table.get("where", ()))}, where)
+            raise UserError(
+                f"{where}, evidence {number}: rule {item['rule']!r} is not like 'low > 0' or 'high "
+                "< against.low'"
+            )
+    claim = from_mapping(
+        Claim, table | {"evidence": tuple(evidence), "where": tuple(table.get("where", ()))}, where
+    )
     _only_text(claim, where)
     counted = any(item.rule for item in claim.evidence)
     if claim.kind not in KINDS:
         raise UserError(f"{where}: kind {claim.kind!r} is not one of {', '.join(KINDS)}")
     if counted == bool(claim.untested) or (counted and not claim.why):
         raise UserError(f"{where}: expected evidence with a rule and a 'why', or 'untested'")
-    if claim.untested and not claim.untested.startswith(tuple(f"{verdict}: " for verdict in UNTESTED)):
-        raise UserError(f"{where}: 'untested' must begin with {' or '.join(repr(verdict + ': ') for verdict in UNTESTED)}")
+    if claim.untested and not claim.untested.startswith(
+        tuple(f"{verdict}: " for verdict in UNTESTED)
+    ):
+        raise UserError(
+            f"{where}: 'untested' must begin with "
+            f"{' or '.join(repr(verdict + ': ') for verdict in UNTESTED)}"
+        )
     if re.search(r"\d", claim.why):
         raise UserError(f"{where}: 'why' contains a digit; numbers come from the result files")
     return claim
@@ -146,7 +184,9 @@ class Results:
     seen: dict[str, Result] = field(default_factory=dict)
 
     def metric(self, name: str, metric: str, where: str) -> Metric:
-        """A metric of the result file `name`; UserError if the file, or the metric in it, is not there or the run failed."""
+        """A metric of the result file `name`; UserError if the file, or the metric in it, is not
+        there or the run failed.
+        """
         if name not in self.seen:
             if not (self.root / name).is_file():
                 raise UserError(f"{where}: result file {name} does not exist")
@@ -159,7 +199,9 @@ class Results:
 
 
 def judge(claim: Claim, results: Results, file: str = "claims.toml") -> tuple[str, list[Line]]:
-    """The verdict on a claim and its lines. UserError if a rule meets a metric without an interval, or one over fewer than ENOUGH questions."""
+    """The verdict on a claim and its lines. UserError if a rule meets a metric without an interval,
+    or one over fewer than ENOUGH questions.
+    """
     lines = [_line(item, results, f"{file}, claim {claim.id!r}") for item in claim.evidence]
     if claim.untested:
         return claim.untested.split(":")[0], lines
@@ -177,7 +219,12 @@ def _line(item: Evidence, results: Results, where: str) -> Line:
     bound = (
         float(number)
         if number
-        else _end(results.metric(item.against_result or item.result, item.against, where), other, item.against, where)
+        else _end(
+            results.metric(item.against_result or item.result, item.against, where),
+            other,
+            item.against,
+            where,
+        )
     )
     end = _end(metric, side, item.metric, where)
     return Line(item, metric, bound, end > bound if sign == ">" else end < bound)
@@ -186,33 +233,54 @@ def _line(item: Evidence, results: Results, where: str) -> Line:
 def _end(metric: Metric, side: str, name: str, where: str) -> float:
     end = metric.low if side == "low" else metric.high
     if end is None:
-        raise UserError(f"{where}: {name!r} has no interval, so it can give no verdict; take its rule away or measure it with one")
+        raise UserError(
+            f"{where}: {name!r} has no interval, so it can give no verdict; take its rule away or "
+            "measure it with one"
+        )
     if metric.n < ENOUGH:
-        raise UserError(f"{where}: {name!r} is over {metric.n} questions, a verdict needs {ENOUGH}; take its rule away")
+        raise UserError(
+            f"{where}: {name!r} is over {metric.n} questions, a verdict needs {ENOUGH}; take its "
+            "rule away"
+        )
     return end
 
 
 def ledger_text(claims: Path, root: Path, up: str = "../") -> str:
-    """The ledger of the claims in `claims`, judged by the result files under `root`, as markdown; `up` leads from its folder to `root`. UserError if a claim or
-    a metric is not as it should be.
+    """The ledger of the claims in `claims`, judged by the result files under `root`, as markdown;
+    `up` leads from its folder to `root`. UserError if a claim or a metric is not as it should be.
     """
     results = Results(Path(root))
     judged = [(claim, *judge(claim, results, Path(claims).name)) for claim in read_claims(claims)]
     count = Counter(verdict for _, verdict, _ in judged)
     parts = [
         INTRODUCTION.format(enough=ENOUGH),
-        f"{len(judged)} rows: " + ", ".join(f"{count[v]} {v}" for v in VERDICTS if count[v]) + ".\n",
+        f"{len(judged)} rows: "
+        + ", ".join(f"{count[v]} {v}" for v in VERDICTS if count[v])
+        + ".\n",
     ]
-    parts.append(_table(["row", "what was said", "verdict", "key number"], [_overview(*row) for row in judged]))
+    parts.append(
+        _table(
+            ["row", "what was said", "verdict", "key number"], [_overview(*row) for row in judged]
+        )
+    )
     parts.append("## Where the summary disagrees with itself, or with the paper\n")
-    parts += [f"- [{claim.id}](#{claim.id.lower()}): {claim.note}" for claim, _, _ in judged if claim.note]
+    parts += [
+        f"- [{claim.id}](#{claim.id.lower()}): {claim.note}" for claim, _, _ in judged if claim.note
+    ]
     parts.append("\n## The result files\n")
-    parts.append(_table(["file", "what", "seed", "commit"], [_source(name, result, up) for name, result in sorted(results.seen.items())]))
+    parts.append(
+        _table(
+            ["file", "what", "seed", "commit"],
+            [_source(name, result, up) for name, result in sorted(results.seen.items())],
+        )
+    )
     return "\n".join([*parts, *(_section(*row, up) for row in judged)])
 
 
 def write_ledger(claims: Path, out: Path, root: Path) -> Path:
-    """Write `ledger_text` into `out`, a file one folder below `root`, atomically; returns `out`. Nothing is written if anything is wrong."""
+    """Write `ledger_text` into `out`, a file one folder below `root`, atomically; returns `out`.
+    Nothing is written if anything is wrong.
+    """
     text = ledger_text(claims, root)
     with atomic_path(Path(out)) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -220,21 +288,38 @@ def write_ledger(claims: Path, out: Path, root: Path) -> Path:
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
-    return "\n".join([f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]) + "\n"
+    return (
+        "\n".join([f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)])
+        + "\n"
+    )
 
 
 def _overview(claim: Claim, verdict: str, lines: list[Line]) -> list[str]:
     key = next((line for line in lines if line.holds is not None), None)
     beside = f" ({_ruling(key)[0]})" if key and key.evidence.against else ""
-    return [f"[{claim.id}](#{claim.id.lower()})", claim.said, verdict, f"{key.evidence.label}: {_measured(key)}{beside}" if key else "-"]
+    return [
+        f"[{claim.id}](#{claim.id.lower()})",
+        claim.said,
+        verdict,
+        f"{key.evidence.label}: {_measured(key)}{beside}" if key else "-",
+    ]
 
 
 def _source(name: str, result: Result, up: str) -> list[str]:
     config = result.config
     what = config.get("split") or config.get("point") or result.name
-    budget = config.get("budgets") or [config["budget"]] if "budget" in config or "budgets" in config else []
+    budget = (
+        config.get("budgets") or [config["budget"]]
+        if "budget" in config or "budgets" in config
+        else []
+    )
     spent = f", {', '.join(f'{b:g}' for b in budget)} frames' worth" if budget else ""
-    return [f"[{_short(name)}]({up}{name})", f"{what}{spent}", "-" if result.seed is None else str(result.seed), result.commit]
+    return [
+        f"[{_short(name)}]({up}{name})",
+        f"{what}{spent}",
+        "-" if result.seed is None else str(result.seed),
+        result.commit,
+    ]
 
 
 def _short(name: str) -> str:
@@ -242,10 +327,27 @@ def _short(name: str) -> str:
 
 
 def _section(claim: Claim, verdict: str, lines: list[Line], up: str) -> str:
-    where = f"notebook{'s' if len(claim.where) > 1 else ''} {', '.join(claim.where)}" if claim.where else "no notebook"
-    parts = [f"## {claim.id}\n", f"**{verdict}** ({claim.kind}; {claim.confidence}; {where})\n", f"Said: {claim.said}\n"]
+    where = (
+        f"notebook{'s' if len(claim.where) > 1 else ''} {', '.join(claim.where)}"
+        if claim.where
+        else "no notebook"
+    )
+    parts = [
+        f"## {claim.id}\n",
+        f"**{verdict}** ({claim.kind}; {claim.confidence}; {where})\n",
+        f"Said: {claim.said}\n",
+    ]
     if lines:
-        rows = [[line.evidence.label, _measured(line), str(line.metric.n), *_ruling(line), _link(line, up)] for line in lines]
+        rows = [
+            [
+                line.evidence.label,
+                _measured(line),
+                str(line.metric.n),
+                *_ruling(line),
+                _link(line, up),
+            ]
+            for line in lines
+        ]
         parts.append(_table(["measured", "value and 95 % interval", "n", "rule", "", "file"], rows))
     parts += [claim.why + "\n"] if claim.why else []
     parts += [claim.untested[:1].upper() + claim.untested[1:] + "\n"] if claim.untested else []
@@ -263,17 +365,25 @@ def _ruling(line: Line) -> tuple[str, str]:
     rule = line.evidence.rule
     if line.evidence.against:
         end = rule.rsplit(".", 1)[1]
-        rule = f"{rule.split(' against')[0]} {_number(line.evidence.against, line.bound)}, {end} of {line.evidence.against_label or line.evidence.against}"
+        rule = (
+            f"{rule.split(' against')[0]} {_number(line.evidence.against, line.bound)}, {end} of "
+            f"{line.evidence.against_label or line.evidence.against}"
+        )
     return rule, "yes" if line.holds else "no"
 
 
 def _measured(line: Line) -> str:
-    value, low, high = (_number(line.evidence.metric, number) for number in (line.metric.value, line.metric.low, line.metric.high))
+    value, low, high = (
+        _number(line.evidence.metric, number)
+        for number in (line.metric.value, line.metric.low, line.metric.high)
+    )
     return f"{value} [{low}, {high}]" if line.metric.low is not None else f"{value} (no interval)"
 
 
 def _number(metric: str, value: float | None) -> str:
-    """A number as people read it: differences with a sign, frames with one decimal, the rest as in the report."""
+    """A number as people read it: differences with a sign, frames with one decimal, the rest as in
+    the report.
+    """
     from timescope_lite.classroom.report import format_value
 
     unit = metric.rsplit("/", 1)[-1]

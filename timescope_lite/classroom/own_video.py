@@ -1,4 +1,6 @@
-"""Your own video, your own moments: an `events.json` that a student fills in, and how the model does on it."""
+"""Your own video, your own moments: an `events.json` that a student fills in, and how the model
+does on it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from timescope_lite.common import UserError, from_mapping, read_json, write_json
-from timescope_lite.grounding import Grounding, check_length, describe, locate, open_video, prompt_of
+from timescope_lite.grounding import (
+    Grounding,
+    check_length,
+    describe,
+    locate,
+    open_video,
+    prompt_of,
+)
 from timescope_lite.intervals import tiou
 from timescope_lite.model.checkpoint import Checkpoint
 from timescope_lite.text import Vocabulary
@@ -17,7 +26,9 @@ from timescope_lite.video import probe
 
 @dataclass(frozen=True)
 class Event:
-    """One moment that somebody marked: a task in words, and the seconds of the video that hold its evidence."""
+    """One moment that somebody marked: a task in words, and the seconds of the video that hold its
+    evidence.
+    """
 
     task: str
     start_s: float
@@ -34,7 +45,8 @@ class Scored:
 
 
 def write_events(path: Path, video: Path, events: Sequence[Event]) -> Path:
-    """Write an events file to fill in or to score; returns `path`. The video is named without its folder if it lies in the same one.
+    """Write an events file to fill in or to score; returns `path`. The video is named without its
+    folder if it lies in the same one.
 
     Raises UserError, and writes nothing, if the video cannot be read.
     """
@@ -47,31 +59,54 @@ def write_events(path: Path, video: Path, events: Sequence[Event]) -> Path:
 def read_events(path: Path, vocabulary: Vocabulary) -> tuple[Path, list[Event]]:
     """The video that an events file names (relative to the file) and its events.
 
-    Raises UserError, with the number of the event, for what is no events file, a video that cannot be read or is longer than the model's clock,
-    an interval (seconds) that is not inside it, or a word that the model does not know. The video is listed, not decoded.
+    Raises UserError, with the number of the event, for what is no events file, a video that cannot
+    be read or is longer than the model's clock, an interval (seconds) that is not inside it, or a
+    word that the model does not know. The video is listed, not decoded.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"events file {path} does not exist; `write_events` makes one to fill in, or mend the name")
+        raise UserError(
+            f"events file {path} does not exist; `write_events` makes one to fill in, or mend the "
+            "name"
+        )
     raw = read_json(path, "events file")
-    if not isinstance(raw, dict) or not isinstance(raw.get("video"), str) or not isinstance(raw.get("events"), list) or not raw["events"]:
-        raise UserError(f'events file {path}: expected {{"video": "NAME.mp4", "events": [...]}} with at least one event')
+    if (
+        not isinstance(raw, dict)
+        or not isinstance(raw.get("video"), str)
+        or not isinstance(raw.get("events"), list)
+        or not raw["events"]
+    ):
+        raise UserError(
+            f'events file {path}: expected {{"video": "NAME.mp4", "events": [...]}} with at least '
+            "one event"
+        )
     video = path.parent / raw["video"]
     duration_s = check_length(video)
-    return video, [_event(row, f"{path.name}, event {n}", video, duration_s, vocabulary) for n, row in enumerate(raw["events"], start=1)]
+    return video, [
+        _event(row, f"{path.name}, event {n}", video, duration_s, vocabulary)
+        for n, row in enumerate(raw["events"], start=1)
+    ]
 
 
 def _event(row: Any, where: str, video: Path, duration_s: float, vocabulary: Vocabulary) -> Event:
     if not isinstance(row, dict):
-        raise UserError(f'{where}: expected {{"task": ..., "start_s": ..., "end_s": ...}}, got {row!r}')
+        raise UserError(
+            f'{where}: expected {{"task": ..., "start_s": ..., "end_s": ...}}, got {row!r}'
+        )
     event = from_mapping(Event, row, where)
     times = event.start_s, event.end_s
-    if not isinstance(event.task, str) or any(isinstance(t, bool) or not isinstance(t, (int, float)) for t in times):
-        raise UserError(f"{where}: expected a task in quotes and two numbers of seconds, such as 65 for 1:05, got {row!r}")
+    if not isinstance(event.task, str) or any(
+        isinstance(t, bool) or not isinstance(t, (int, float)) for t in times
+    ):
+        raise UserError(
+            f"{where}: expected a task in quotes and two numbers of seconds, such as 65 for 1:05, "
+            f"got {row!r}"
+        )
     if not 0 <= event.start_s < event.end_s <= duration_s:
         span = f"[{event.start_s:g}, {event.end_s:g}] s"
         raise UserError(
-            f"{where}: the interval {span} is not inside {video.name} (0 to {duration_s:g} s, start before end); mend the times"
+            f"{where}: the interval {span} is not inside {video.name} (0 to {duration_s:g} s, "
+            "start before end); mend the times"
         )
     try:
         vocabulary.encode(event.task)
@@ -80,10 +115,19 @@ def _event(row: Any, where: str, video: Path, duration_s: float, vocabulary: Voc
     return event
 
 
-def score_events(checkpoint: Checkpoint, path: Path, r: int = 16, budget: float | None = None) -> list[Scored]:
-    """Ask the model for every event of an events file; `budget` is the attended KV at its peak in frames' worth. UserError as `read_events`."""
+def score_events(
+    checkpoint: Checkpoint, path: Path, r: int = 16, budget: float | None = None
+) -> list[Scored]:
+    """Ask the model for every event of an events file; `budget` is the attended KV at its peak in
+    frames' worth. UserError as `read_events`.
+    """
     video, events = read_events(path, checkpoint.model.vocabulary)
     memory = open_video(checkpoint, video, r)
-    answers = locate(checkpoint.model, memory, [prompt_of(checkpoint, event.task) for event in events], budget)
+    answers = locate(
+        checkpoint.model, memory, [prompt_of(checkpoint, event.task) for event in events], budget
+    )
     found = [describe(checkpoint, memory, answer) for answer in answers]
-    return [Scored(e, f, tiou(f.interval, (e.start_s, e.end_s)) if f.interval else 0.0) for e, f in zip(events, found, strict=True)]
+    return [
+        Scored(e, f, tiou(f.interval, (e.start_s, e.end_s)) if f.interval else 0.0)
+        for e, f in zip(events, found, strict=True)
+    ]

@@ -1,8 +1,11 @@
-"""A small decoder in the manner of Qwen3: RMSNorm, normalised queries and keys, rotary positions, SwiGLU.
+"""A small decoder in the manner of Qwen3: RMSNorm, normalised queries and keys, rotary positions,
+SwiGLU.
 
-Two additions, off in `DecoderConfig.plain`: only a fraction of each head is rotated (content can then be matched at any distance), and a learned
-bias per head on text-to-text attention. Half of the heads begin as text heads (without a bias hundreds of video keys drown ten text keys), half as
-memory heads, which see the video only. And a block starts as a lookup: what resembles a token is found and copied (`Block.start_as_lookup`).
+Two additions, off in `DecoderConfig.plain`: only a fraction of each head is rotated (content can
+then be matched at any distance), and a learned bias per head on text-to-text attention. Half of the
+heads begin as text heads (without a bias hundreds of video keys drown ten text keys), half as
+memory heads, which see the video only. And a block starts as a lookup: what resembles a token is
+found and copied (`Block.start_as_lookup`).
 """
 
 from __future__ import annotations
@@ -26,7 +29,9 @@ class LayerKV(NamedTuple):
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Sizes of the decoder. `heads` query heads share `kv_heads` key/value heads (grouped-query attention)."""
+    """Sizes of the decoder. `heads` query heads share `kv_heads` key/value heads (grouped-query
+    attention).
+    """
 
     width: int = 128
     layers: int = 4
@@ -47,7 +52,9 @@ class DecoderConfig:
 
 
 def rotate(x: Tensor, positions: Tensor, base: float, fraction: float) -> Tensor:
-    """Rotary positions on the first `fraction` of the head. x (..., N, D), positions (..., N) broadcast over heads by the caller."""
+    """Rotary positions on the first `fraction` of the head. x (..., N, D), positions (..., N)
+    broadcast over heads by the caller.
+    """
     half = int(x.shape[-1] * fraction) // 2
     if half == 0:
         return x
@@ -59,7 +66,9 @@ def rotate(x: Tensor, positions: Tensor, base: float, fraction: float) -> Tensor
 
 
 class RMSNorm(nn.RMSNorm):
-    """Root-mean-square norm whose gain follows the dtype of its input, so that mixed precision keeps the fused kernel."""
+    """Root-mean-square norm whose gain follows the dtype of its input, so that mixed precision
+    keeps the fused kernel.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., C) -> the same shape and dtype."""
@@ -67,7 +76,9 @@ class RMSNorm(nn.RMSNorm):
 
 
 class Block(nn.Module):
-    """One layer: attention is done by the caller, who knows what may be seen; the block owns the weights."""
+    """One layer: attention is done by the caller, who knows what may be seen; the block owns the
+    weights.
+    """
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -82,23 +93,32 @@ class Block(nn.Module):
         self.gate_up = nn.Linear(C, 2 * config.mlp_width, bias=False)
         self.down = nn.Linear(config.mlp_width, C, bias=False)
         half = config.heads // 2
-        self.text_bias = nn.Parameter(torch.tensor([config.text_bias] * half + [config.memory_bias] * (config.heads - half)))
+        self.text_bias = nn.Parameter(
+            torch.tensor([config.text_bias] * half + [config.memory_bias] * (config.heads - half))
+        )
         nn.init.constant_(self.q_norm.weight, config.query_gain)
         nn.init.normal_(self.down.weight, std=0.003)
         self.start_as_lookup()
 
     @torch.no_grad()
     def start_as_lookup(self) -> None:
-        """Memory heads start with equal maps for queries and keys, so a token looks up what resembles it; all heads copy what they attend to unchanged.
+        """Memory heads start with equal maps for queries and keys, so a token looks up what
+        resembles it; all heads copy what they attend to unchanged.
 
-        Looking up and copying is what grounding is made of, and a random start takes thousands of steps to find it (docs/LOG.md). After the mimetic
-        initialisation of Trockman and Kolter (arXiv 2305.09828), whose copies have the other sign.
+        Looking up and copying is what grounding is made of, and a random start takes thousands of
+        steps to find it (docs/LOG.md). After the mimetic initialisation of Trockman and Kolter
+        (arXiv 2305.09828), whose copies have the other sign.
         """
         c = self.config
         group, rows = c.heads // c.kv_heads, c.kv_heads * c.head_width
-        q, k, v = (w.view(-1, c.head_width, c.width) for w in self.qkv.weight.split([c.heads * c.head_width, rows, rows]))
+        q, k, v = (
+            w.view(-1, c.head_width, c.width)
+            for w in self.qkv.weight.split([c.heads * c.head_width, rows, rows])
+        )
         memory = range(c.heads // 2, c.heads)
-        k[[h // group for h in memory]] = _orthogonal(rows, c.width).view_as(k)[[h // group for h in memory]]
+        k[[h // group for h in memory]] = _orthogonal(rows, c.width).view_as(k)[
+            [h // group for h in memory]
+        ]
         q[list(memory)] = k[[h // group for h in memory]]
         v.copy_(_orthogonal(rows, c.width).view_as(v))
         self.out.weight.copy_(v.repeat_interleave(group, dim=0).flatten(0, 1).T / group)
@@ -107,7 +127,12 @@ class Block(nn.Module):
         """x (B, N, C) -> q (B, H, N, D), k and v (B, H_kv, N, D), normalised, not yet rotated."""
         c = self.config
         B, N, _ = x.shape
-        q, k, v = self.qkv(self.norm1(x)).view(B, N, -1, c.head_width).transpose(1, 2).split([c.heads, c.kv_heads, c.kv_heads], dim=1)
+        q, k, v = (
+            self.qkv(self.norm1(x))
+            .view(B, N, -1, c.head_width)
+            .transpose(1, 2)
+            .split([c.heads, c.kv_heads, c.kv_heads], dim=1)
+        )
         return self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v
 
     def rotate(self, x: Tensor, positions: Tensor) -> Tensor:
@@ -122,7 +147,13 @@ class Block(nn.Module):
     def share_heads(self, kv: LayerKV) -> LayerKV:
         """Repeat each key/value head for the query heads that share it."""
         groups = self.config.heads // self.config.kv_heads
-        return kv if groups == 1 else LayerKV(kv.k.repeat_interleave(groups, dim=1), kv.v.repeat_interleave(groups, dim=1))
+        return (
+            kv
+            if groups == 1
+            else LayerKV(
+                kv.k.repeat_interleave(groups, dim=1), kv.v.repeat_interleave(groups, dim=1)
+            )
+        )
 
 
 def _orthogonal(rows: int, columns: int) -> Tensor:
@@ -131,17 +162,25 @@ def _orthogonal(rows: int, columns: int) -> Tensor:
 
 
 def attend(q: Tensor, kv: LayerKV, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-    """Scaled dot-product attention, (B, H, N, D) over (B, H, M, D). `mask` is additive and broadcasts to (B, H, N, M)."""
+    """Scaled dot-product attention, (B, H, N, D) over (B, H, M, D). `mask` is additive and
+    broadcasts to (B, H, N, M).
+    """
     return F.scaled_dot_product_attention(q, kv.k, kv.v, attn_mask=mask, is_causal=causal)
 
 
 def visible(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    """An additive mask, 0 where `allowed`, else a large negative number (bool masks are added as 0/1 by some kernels)."""
-    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, MASKED)
+    """An additive mask, 0 where `allowed`, else a large negative number (bool masks are added as
+    0/1 by some kernels).
+    """
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(
+        ~allowed, MASKED
+    )
 
 
 class Decoder(nn.Module):
-    """The stack of blocks and the last norm. `forward` is the plain causal mode, which equals transformers' Qwen3."""
+    """The stack of blocks and the last norm. `forward` is the plain causal mode, which equals
+    transformers' Qwen3.
+    """
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -155,7 +194,9 @@ class Decoder(nn.Module):
         return cast("list[Block]", list(self.blocks))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Plain causal attention over x (B, N, C), positions 0..N-1. Returns normalised hidden states (B, N, C)."""
+        """Plain causal attention over x (B, N, C), positions 0..N-1. Returns normalised hidden
+        states (B, N, C).
+        """
         positions = torch.arange(x.shape[1], device=x.device)
         for block in self.layers:
             q, k, v = block.project(x)

@@ -1,6 +1,8 @@
-"""The frame encoder: what is in this picture? A small convolutional patch encoder, trained on single frames and then frozen.
+"""The frame encoder: what is in this picture? A small convolutional patch encoder, trained on
+single frames and then frozen.
 
-The paper starts from a trained SigLIP; ours is pre-trained on Tiny Town's frames (train.py) and gives K tokens per frame.
+The paper starts from a trained SigLIP; ours is pre-trained on Tiny Town's frames (train.py) and
+gives K tokens per frame.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from timescope_lite.common import UserError
 
 @dataclass(frozen=True)
 class FrameEncoderConfig:
-    """Sizes. `fields` is the number of classes of every question that pre-training asks about a picture (empty: no heads)."""
+    """Sizes. `fields` is the number of classes of every question that pre-training asks about a
+    picture (empty: no heads).
+    """
 
     image_size: int = 64
     stem: int = 32
@@ -27,14 +31,19 @@ class FrameEncoderConfig:
 
 
 class FrameEncoder(nn.Module):
-    """Pictures (N, 3, 64, 64) in 0..1 -> features (N, K, feature_width), each dimension standardised over the training pictures."""
+    """Pictures (N, 3, 64, 64) in 0..1 -> features (N, K, feature_width), each dimension
+    standardised over the training pictures.
+    """
 
     def __init__(self, config: FrameEncoderConfig) -> None:
         super().__init__()
         self.config = config
         side = config.image_size // 16
         if config.image_size % 16:
-            raise UserError(f"image_size={config.image_size} must be a multiple of 16, the stride of the patches")
+            raise UserError(
+                f"image_size={config.image_size} must be a multiple of 16, the stride of the "
+                "patches"
+            )
         self.stem = nn.Sequential(
             nn.Conv2d(3, config.stem, 3, stride=2, padding=1),
             nn.GELU(),
@@ -43,18 +52,25 @@ class FrameEncoder(nn.Module):
             nn.Conv2d(config.middle, config.patch, 4, stride=4),
             nn.GELU(),
         )
-        self.project = nn.Linear(config.patch * side * side, config.tokens_per_frame * config.feature_width)
-        self.heads = nn.ModuleList([nn.Linear(config.tokens_per_frame * config.feature_width, n) for n in config.fields])
+        self.project = nn.Linear(
+            config.patch * side * side, config.tokens_per_frame * config.feature_width
+        )
+        self.heads = nn.ModuleList(
+            [nn.Linear(config.tokens_per_frame * config.feature_width, n) for n in config.fields]
+        )
         self.register_buffer("mean", torch.zeros(config.tokens_per_frame * config.feature_width))
         self.register_buffer("std", torch.ones(config.tokens_per_frame * config.feature_width))
         self.mean: Tensor
         self.std: Tensor
 
     def hidden(self, images: Tensor) -> Tensor:
-        """(N, 3, size, size) -> (N, K * feature_width), before standardising: what the heads of pre-training read."""
+        """(N, 3, size, size) -> (N, K * feature_width), before standardising: what the heads of
+        pre-training read.
+        """
         if images.shape[1:] != (3, self.config.image_size, self.config.image_size):
             raise UserError(
-                f"pictures have shape {tuple(images.shape[1:])}; expected (3, {self.config.image_size}, {self.config.image_size})"
+                f"pictures have shape {tuple(images.shape[1:])}; expected (3, "
+                f"{self.config.image_size}, {self.config.image_size})"
             )
         return self.project(self.stem(images - 0.5).flatten(1))
 
@@ -64,7 +80,9 @@ class FrameEncoder(nn.Module):
         return [head(hidden) for head in self.heads]
 
     def classify(self, features: Tensor) -> list[Tensor]:
-        """What the heads say of standardised features (N, K, feature_width): scores per field, each (N, classes)."""
+        """What the heads say of standardised features (N, K, feature_width): scores per field, each
+        (N, classes).
+        """
         hidden = features.flatten(1) * self.std + self.mean
         return [head(hidden) for head in self.heads]
 
@@ -75,13 +93,17 @@ class FrameEncoder(nn.Module):
 
     @torch.no_grad()
     def standardise(self, images: Tensor) -> None:
-        """Set mean and spread of the features from many pictures; done once, at the end of pre-training."""
+        """Set mean and spread of the features from many pictures; done once, at the end of
+        pre-training.
+        """
         hidden = self.hidden(images)
         self.mean.copy_(hidden.mean(0))
         self.std.copy_(hidden.std(0) + 1e-3)
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Tensor) -> Tensor:
-        """uint8 pixels (F, size, size, 3), as the decoder gives them -> features (F, K, feature_width)."""
+        """uint8 pixels (F, size, size, 3), as the decoder gives them -> features (F, K,
+        feature_width).
+        """
         images = pixels.to(self.mean.device).permute(0, 3, 1, 2).float() / 255
         return self(images)

@@ -34,7 +34,9 @@ def rgb(text: str) -> Rgb:
 
 def mix(a: Rgb, b: Rgb, percent: int) -> Rgb:
     """`percent` of b in a, in integers."""
-    red, green, blue = ((x * (100 - percent) + y * percent + 50) // 100 for x, y in zip(a, b, strict=True))
+    red, green, blue = (
+        (x * (100 - percent) + y * percent + 50) // 100 for x, y in zip(a, b, strict=True)
+    )
     return (red, green, blue)
 
 
@@ -221,7 +223,10 @@ def scale2x(grid: np.ndarray) -> np.ndarray:
     return big
 
 
-FONT = {letter: (scale2x(grid) | grid.repeat(2, axis=0).repeat(2, axis=1)) > 0 for letter, grid in _cut_sheet(_FONT, 7).items()}
+FONT = {
+    letter: (scale2x(grid) | grid.repeat(2, axis=0).repeat(2, axis=1)) > 0
+    for letter, grid in _cut_sheet(_FONT, 7).items()
+}
 ICONS = _cut_sheet(_ICONS, 8)
 STENCILS = _cut_sheet(_STENCILS, 10)
 
@@ -245,7 +250,9 @@ class Canvas:
         dx, dy = 2 * (b[0] - a[0]), 2 * (b[1] - a[1])
         length2 = max(dx * dx + dy * dy, 1)
         along = np.clip(x * dx + y * dy, 0, length2)
-        inside = (x * length2 - along * dx) ** 2 + (y * length2 - along * dy) ** 2 <= (width * length2) ** 2
+        inside = (x * length2 - along * dx) ** 2 + (y * length2 - along * dy) ** 2 <= (
+            width * length2
+        ) ** 2
         self.rgb[y0:y1, x0:x1][inside] = colour
         self.mask[y0:y1, x0:x1] |= inside
 
@@ -262,17 +269,26 @@ class Canvas:
     def stamp(self, picture: np.ndarray, mask: np.ndarray, x: int, y: int) -> None:
         """Paste `picture` (h, w, 3) where `mask` (h, w) holds, top left corner at (x, y), clipped to the canvas."""
         height, width = self.mask.shape
-        top, left, bottom, right = max(y, 0), max(x, 0), min(y + mask.shape[0], height), min(x + mask.shape[1], width)
+        top, left, bottom, right = (
+            max(y, 0),
+            max(x, 0),
+            min(y + mask.shape[0], height),
+            min(x + mask.shape[1], width),
+        )
         if top >= bottom or left >= right:
             return
         cut = mask[top - y : bottom - y, left - x : right - x]
-        self.rgb[top:bottom, left:right][cut] = picture[top - y : bottom - y, left - x : right - x][cut]
+        self.rgb[top:bottom, left:right][cut] = picture[top - y : bottom - y, left - x : right - x][
+            cut
+        ]
         self.mask[top:bottom, left:right] |= cut
 
     def outline(self, colour: Rgb = INK) -> Canvas:
         """Draw a border of one pixel around everything drawn so far: it keeps a figure apart from any background."""
         padded = np.pad(self.mask, 1)
-        border = (padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]) & ~self.mask
+        border = (
+            padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]
+        ) & ~self.mask
         self.rgb[border] = colour
         self.mask |= border
         return self
@@ -296,7 +312,9 @@ def write(text: str) -> np.ndarray:
     for i, letter in enumerate(text.lower()):
         if letter != " ":
             if letter not in FONT:
-                raise UserError(f"the font has no {letter!r} (in {text!r}); use letters a-z and spaces")
+                raise UserError(
+                    f"the font has no {letter!r} (in {text!r}); use letters a-z and spaces"
+                )
             mask[:, GLYPH_W * i : GLYPH_W * i + 10] = FONT[letter]
     return mask
 
@@ -347,10 +365,22 @@ def _pairs(text: str) -> tuple[Point, ...]:
 
 def _parse_pose(line: str) -> tuple[str, Pose]:
     name, hands, feet, flags, thing, sway = (part.strip() for part in line.split("|"))
-    (far_hand, near_hand), (far_foot, near_foot), ((lean, grip),) = _pairs(hands), _pairs(feet), _pairs(flags)
+    (far_hand, near_hand), (far_foot, near_foot), ((lean, grip),) = (
+        _pairs(hands),
+        _pairs(feet),
+        _pairs(flags),
+    )
     ends = _pairs(_MARKS.get(name, ""))
     strokes = tuple(zip(ends[::2], ends[1::2], strict=True))
-    return name, Pose((far_hand, near_hand), (far_foot, near_foot), lean, bool(grip), _pairs(thing)[0], _pairs(sway), strokes)
+    return name, Pose(
+        (far_hand, near_hand),
+        (far_foot, near_foot),
+        lean,
+        bool(grip),
+        _pairs(thing)[0],
+        _pairs(sway),
+        strokes,
+    )
 
 
 POSES = dict(_parse_pose(line) for line in _POSES.strip().split("\n")[1:])
@@ -386,7 +416,9 @@ def _draw_head(canvas: Canvas, track: int, x: int, y: int) -> None:
     canvas.box(x + 4, y - 1, 1, 2, INK)
 
 
-def _draw_person(track: int, clothes: Rgb, pose: Pose, hands: tuple[Point, Point], bob: int) -> Canvas:
+def _draw_person(
+    track: int, clothes: Rgb, pose: Pose, hands: tuple[Point, Point], bob: int
+) -> Canvas:
     canvas, shade = Canvas(CELL_H, CELL_W), mix(clothes, INK, 30)
     shoulders = [_at((pose.lean + dx, -15 + bob)) for dx in (-3, 3)]
     canvas.line(shoulders[0], hands[0], 4, shade)
@@ -420,7 +452,11 @@ def sprite(track: int, colour: str, verb: str, thing: str, step: int) -> Canvas:
     """
     pose, skin = POSES[verb], SKIN[track]
     moved = pose.sway[step % STEPS]
-    hands = (_at(pose.hands[0], moved), _at(pose.hands[1], moved)) if pose.grip else (_at(pose.hands[0]), _at(pose.hands[1]))
+    hands = (
+        (_at(pose.hands[0], moved), _at(pose.hands[1], moved))
+        if pose.grip
+        else (_at(pose.hands[0]), _at(pose.hands[1]))
+    )
     canvas = _draw_person(track, COLOUR_RGB[colour], pose, hands, bob=int(step % STEPS in (1, 2)))
     if verb != "idle":
         top = _draw_thing(thing, pose, _at(pose.thing, moved), hands[1])

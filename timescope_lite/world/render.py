@@ -1,7 +1,8 @@
 """From state rows to pixels: a frame of Tiny Town is a pure function of (domain, state row, time).
 
-Bands of the 128 x 128 picture, top to bottom: the hanging sign; the scene, with four people in a 2 x 2 grid (one cell per track); the plate of
-this place. Pieces are drawn once, kept in bounded caches (at most about 90 MB), and pasted; all arithmetic is in integers.
+Bands of the 128 x 128 picture, top to bottom: the hanging sign; the scene, with four people in a 2
+x 2 grid (one cell per track); the plate of this place. Pieces are drawn once, kept in bounded
+caches (at most about 90 MB), and pasted; all arithmetic is in integers.
 """
 
 from __future__ import annotations
@@ -16,7 +17,18 @@ import numpy as np
 from timescope_lite.common import UserError
 from timescope_lite.world import art
 from timescope_lite.world.art import COLOUR_RGB, CREAM, INK, PALETTE, Canvas, Rgb, mix, rgb
-from timescope_lite.world.domain import COLOURS, EFFECT, FIELD_SIZES, NUM_FIELDS, NUM_NOUNS, PLACE, SHOWN, SIGN, TRACK0, Domain
+from timescope_lite.world.domain import (
+    COLOURS,
+    EFFECT,
+    FIELD_SIZES,
+    NUM_FIELDS,
+    NUM_NOUNS,
+    PLACE,
+    SHOWN,
+    SIGN,
+    TRACK0,
+    Domain,
+)
 
 SIZE = 128
 SCENE_TOP, PLATE_TOP = 18, 110  # first rows of the scene and of the plate
@@ -24,17 +36,26 @@ SCENE_H = PLATE_TOP - SCENE_TOP
 CELLS = ((18, 0), (18, 64), (64, 0), (64, 64))  # top left corner (row, column) of each track's cell
 STEPS_PER_S = 4
 WATER_TOP = 94  # flood: from this row down, water lies over the people
-_HORIZON, _LEDGE, _FLOOR = 34, 47, 54  # rows of the scene: the skyline stands, the upper people's terrace ends, the lower ground begins
+_HORIZON, _LEDGE, _FLOOR = (
+    34,
+    47,
+    54,
+)  # rows of the scene: the skyline stands, the upper people's terrace ends, the lower ground begins
 _NIGHT, _WATER, _SMOKE = rgb("#171b40"), rgb("#2f7fd0"), rgb("#77757d")
 _LOUD, _GLOW, _CARPET = rgb("#ff2a1a"), rgb("#ff9a3c"), rgb("#a01f35")
 # How an effect colours the light: percent, colour, down to which row of the scene.
-_WASHES = {"alarm": (45, _LOUD, SCENE_H), "smoke": (45, _SMOKE, SCENE_H), "fire": (45, _GLOW, _LEDGE)}
+_WASHES = {
+    "alarm": (45, _LOUD, SCENE_H),
+    "smoke": (45, _SMOKE, SCENE_H),
+    "fire": (45, _GLOW, _LEDGE),
+}
 
 
 def render_frames(domain: Domain, states: np.ndarray, times_s: np.ndarray) -> np.ndarray:
     """Frames for state rows `states` (F, 7) at `times_s` (F,) seconds: (F, 128, 128, 3) uint8.
 
-    The time only moves limbs, lamps and water, in steps of a quarter second. Raises UserError for a wrong shape or a value out of range.
+    The time only moves limbs, lamps and water, in steps of a quarter second. Raises UserError for a
+    wrong shape or a value out of range.
     """
     states, times_s = np.asarray(states), np.asarray(times_s, dtype=np.float64)
     _check_states(states, times_s)
@@ -46,7 +67,8 @@ def render_frames(domain: Domain, states: np.ndarray, times_s: np.ndarray) -> np
 
 
 def render_video(domain: Domain, states: np.ndarray, fps: float = 2.0) -> Iterator[np.ndarray]:
-    """The frames of a whole story, states (T, 7) with one row per second: T * fps pictures (128, 128, 3), frame i at i / fps seconds.
+    """The frames of a whole story, states (T, 7) with one row per second: T * fps pictures (128,
+    128, 3), frame i at i / fps seconds.
 
     Raises UserError if fps is not positive.
     """
@@ -56,11 +78,15 @@ def render_video(domain: Domain, states: np.ndarray, fps: float = 2.0) -> Iterat
     times_s = np.arange(round(len(states) * fps)) / fps
     for start in range(0, len(times_s), 64):
         chunk = times_s[start : start + 64]
-        yield from render_frames(domain, states[np.minimum(chunk.astype(np.int64), len(states) - 1)], chunk)
+        yield from render_frames(
+            domain, states[np.minimum(chunk.astype(np.int64), len(states) - 1)], chunk
+        )
 
 
 def to_model_size(frames: np.ndarray) -> np.ndarray:
-    """The mean of each 2 x 2 block, rounded half up: (F, 128, 128, 3) -> (F, 64, 64, 3) uint8. What the model sees."""
+    """The mean of each 2 x 2 block, rounded half up: (F, 128, 128, 3) -> (F, 64, 64, 3) uint8. What
+    the model sees.
+    """
     total = frames[:, 0::2, 0::2].astype(np.uint16)
     for y, x in ((0, 1), (1, 0), (1, 1)):
         total += frames[:, y::2, x::2]
@@ -69,10 +95,17 @@ def to_model_size(frames: np.ndarray) -> np.ndarray:
 
 def _check_states(states: np.ndarray, times_s: np.ndarray) -> None:
     if states.ndim != 2 or states.shape[1] != NUM_FIELDS or times_s.shape != states.shape[:1]:
-        raise UserError(f"states {states.shape} and times {times_s.shape} do not fit: expected (F, {NUM_FIELDS}) and (F,)")
-    if not np.issubdtype(states.dtype, np.integer) or ((states < 0) | (states >= np.array(FIELD_SIZES))).any():
         raise UserError(
-            f"states must be integers from 0 to below {FIELD_SIZES} (place, sign, effect, tracks); check the story they come from"
+            f"states {states.shape} and times {times_s.shape} do not fit: expected (F, "
+            f"{NUM_FIELDS}) and (F,)"
+        )
+    if (
+        not np.issubdtype(states.dtype, np.integer)
+        or ((states < 0) | (states >= np.array(FIELD_SIZES))).any()
+    ):
+        raise UserError(
+            f"states must be integers from 0 to below {FIELD_SIZES} (place, sign, effect, tracks); "
+            "check the story they come from"
         )
     if not np.isfinite(times_s).all():
         raise UserError("the times of frames must be finite numbers of seconds; one of them is not")
@@ -82,12 +115,18 @@ def _compose(frame: np.ndarray, domain: Domain, row: list[int], step: int) -> No
     colour, noun = _place_words(domain, row[PLACE])
     lasting = "" if row[EFFECT] == 0 else SHOWN[row[EFFECT] - 1]
     frame[:SCENE_TOP] = _sign(*_place_words(domain, row[SIGN]), domain.sky)
-    frame[SCENE_TOP:PLATE_TOP] = _scene(_Backdrop.of(domain), colour, noun, lasting, step if lasting else 0)
+    frame[SCENE_TOP:PLATE_TOP] = _scene(
+        _Backdrop.of(domain), colour, noun, lasting, step if lasting else 0
+    )
     frame[PLATE_TOP:] = _plate(colour, noun)
     pixels = frame.reshape(-1, 3)
     for track, role in enumerate(domain.cast):
         verb_idx, object_idx = divmod(row[TRACK0 + track] - 1, 4)
-        doing = ("idle", "") if row[TRACK0 + track] == 0 else (role.verbs[verb_idx], role.objects[object_idx])
+        doing = (
+            ("idle", "")
+            if row[TRACK0 + track] == 0
+            else (role.verbs[verb_idx], role.objects[object_idx])
+        )
         where, colours = _figure(track, role.colour, *doing, (step + 2 * track) % art.STEPS)
         pixels[where] = _blend(colours, _NIGHT, 45) if lasting == "dark" else colours
     if lasting == "flood":
@@ -102,7 +141,9 @@ def _place_words(domain: Domain, place_idx: int) -> tuple[str, str]:
 
 @lru_cache(maxsize=512)
 def _sign(colour: str, noun: str, sky: str) -> np.ndarray:
-    """The hanging sign (18, 128, 3): a board in the colour of the place it names, pointing onwards."""
+    """The hanging sign (18, 128, 3): a board in the colour of the place it names, pointing
+    onwards.
+    """
     canvas, paint = Canvas(SCENE_TOP, SIZE), COLOUR_RGB[colour]
     for y in range(1, 17):
         canvas.box(1, y, 121 + min(y, 17 - y) * 5 // 8, 1, paint)
@@ -113,7 +154,9 @@ def _sign(colour: str, noun: str, sky: str) -> np.ndarray:
 
 @lru_cache(maxsize=512)
 def _plate(colour: str, noun: str) -> np.ndarray:
-    """The plate of this place (18, 128, 3): its name in its colour on slate, below a stripe of the colour."""
+    """The plate of this place (18, 128, 3): its name in its colour on slate, below a stripe of the
+    colour.
+    """
     canvas, paint = Canvas(SIZE - PLATE_TOP, SIZE), COLOUR_RGB[colour]
     canvas.box(0, 0, SIZE, 2, paint)
     _letters(canvas, f"{colour} {noun}", 2, paint if _luma(paint) > 150 else mix(paint, CREAM, 36))
@@ -135,7 +178,9 @@ def _on(canvas: Canvas, background: Rgb) -> np.ndarray:
 
 
 @lru_cache(maxsize=4096)
-def _figure(track: int, colour: str, verb: str, thing: str, step: int) -> tuple[np.ndarray, np.ndarray]:
+def _figure(
+    track: int, colour: str, verb: str, thing: str, step: int
+) -> tuple[np.ndarray, np.ndarray]:
     """A person as flat pixel numbers in the frame (n,) and their colours (n, 3)."""
     drawn = art.sprite(track, colour, verb, thing, step)
     y, x = np.nonzero(drawn.mask)
@@ -145,7 +190,9 @@ def _figure(track: int, colour: str, verb: str, thing: str, step: int) -> tuple[
 def _blend(picture: np.ndarray, colour: Rgb, percent: int) -> np.ndarray:
     """About `percent` of one colour in a picture, in 256ths, which are fast and exact."""
     weight = percent * 256 // 100
-    mixed = picture.astype(np.uint16) * np.uint16(256 - weight) + np.array(colour, dtype=np.uint16) * np.uint16(weight)
+    mixed = picture.astype(np.uint16) * np.uint16(256 - weight) + np.array(
+        colour, dtype=np.uint16
+    ) * np.uint16(weight)
     return ((mixed + 128) >> 8).astype(np.uint8)
 
 
@@ -166,12 +213,16 @@ class _Backdrop:
 
 @lru_cache(maxsize=512)
 def _scene(behind: _Backdrop, colour: str, noun: str, lasting: str, step: int) -> np.ndarray:
-    """What lies behind the people (92, 128, 3): the backdrop of a place, in the light of the effect, and what lasts there."""
+    """What lies behind the people (92, 128, 3): the backdrop of a place, in the light of the
+    effect, and what lasts there.
+    """
     canvas = Canvas(SCENE_H, SIZE)
     canvas.rgb[:] = _backdrop(behind, colour, noun, lasting == "dark")
     if lasting in _WASHES:
         percent, light, rows = _WASHES[lasting]
-        canvas.rgb[:rows] = _blend(canvas.rgb[:rows], light, percent - 18 * (lasting == "alarm" and step % 2))
+        canvas.rgb[:rows] = _blend(
+            canvas.rgb[:rows], light, percent - 18 * (lasting == "alarm" and step % 2)
+        )
     if lasting:
         drawn = _lasting(lasting, step)
         canvas.stamp(drawn.rgb, drawn.mask, 0, 0)
@@ -183,7 +234,12 @@ def _backdrop(behind: _Backdrop, colour: str, noun: str, dark: bool) -> np.ndarr
     canvas, paint, window = Canvas(SCENE_H, SIZE), COLOUR_RGB[colour], CREAM
     sky_rgb, ground_rgb = mix(rgb(behind.sky), paint, 22), mix(rgb(behind.ground), paint, 12)
     if dark:
-        sky_rgb, ground_rgb, paint, window = mix(sky_rgb, _NIGHT, 80), mix(ground_rgb, _NIGHT, 70), mix(paint, _NIGHT, 70), PALETTE["y"]
+        sky_rgb, ground_rgb, paint, window = (
+            mix(sky_rgb, _NIGHT, 80),
+            mix(ground_rgb, _NIGHT, 70),
+            mix(paint, _NIGHT, 70),
+            PALETTE["y"],
+        )
     _draw_ground(canvas, noun, sky_rgb, sky_rgb if dark else mix(sky_rgb, CREAM, 45), ground_rgb)
     _draw_skyline(canvas, behind, noun, sky_rgb, paint, window)
     return canvas.rgb
@@ -202,7 +258,9 @@ def _digest(family: str, noun: str) -> bytes:
 
 
 def _draw_ground(canvas: Canvas, noun: str, sky: Rgb, haze: Rgb, ground: Rgb) -> None:
-    """The sky, the terrace on which the upper two people stand, its wall, and the ground of the lower two."""
+    """The sky, the terrace on which the upper two people stand, its wall, and the ground of the
+    lower two.
+    """
     for y in range(_HORIZON):
         canvas.box(0, y, SIZE, 1, mix(sky, haze, y * 3))
     canvas.box(0, _HORIZON, SIZE, _LEDGE - _HORIZON, mix(ground, haze, 18))
@@ -210,23 +268,43 @@ def _draw_ground(canvas: Canvas, noun: str, sky: Rgb, haze: Rgb, ground: Rgb) ->
     canvas.box(0, _LEDGE, SIZE, 2, mix(ground, haze, 45))
     canvas.box(0, _FLOOR, SIZE, SCENE_H - _FLOOR, ground)
     for i, code in enumerate(_digest("ground", noun)[:16]):
-        canvas.box(code & 127, _FLOOR + 6 + i // 4 * 10 + (code >> 7) * 4, 6, 2, mix(ground, INK, 12))
+        canvas.box(
+            code & 127, _FLOOR + 6 + i // 4 * 10 + (code >> 7) * 4, 6, 2, mix(ground, INK, 12)
+        )
 
 
-def _draw_skyline(canvas: Canvas, behind: _Backdrop, noun: str, sky: Rgb, paint: Rgb, light: Rgb) -> None:
-    """A far and a near row of stencils in the colour of the place; which ones, and where, follows from the noun alone."""
+def _draw_skyline(
+    canvas: Canvas, behind: _Backdrop, noun: str, sky: Rgb, paint: Rgb, light: Rgb
+) -> None:
+    """A far and a near row of stencils in the colour of the place; which ones, and where, follows
+    from the noun alone.
+    """
     for i, code in enumerate(_digest(behind.family, noun)[:14]):
         near = i >= 7
         stencil = art.scale2x(art.STENCILS[behind.skyline[code & 3]][:, :: 1 if code & 4 else -1])
         body = mix(sky, paint, 62 if near else 28)
         picture = np.zeros((*stencil.shape, 3), dtype=np.uint8)
-        for letter, value in (("#", body), ("o", mix(body, light, 70 if near else 25)), ("=", mix(body, INK, 30))):
+        for letter, value in (
+            ("#", body),
+            ("o", mix(body, light, 70 if near else 25)),
+            ("=", mix(body, INK, 30)),
+        ):
             picture[stencil == ord(letter)] = value
         if behind.indoors:  # things on a wall: one row, apart from each other
             if near and code & 0x60:
-                canvas.stamp(picture, stencil > 0, (i - 7) * 22 - 12 + (code >> 3 & 3), _HORIZON - (20 if code & 3 == 3 else 26))
+                canvas.stamp(
+                    picture,
+                    stencil > 0,
+                    (i - 7) * 22 - 12 + (code >> 3 & 3),
+                    _HORIZON - (20 if code & 3 == 3 else 26),
+                )
         elif near or code & 0x60:
-            canvas.stamp(picture, stencil > 0, i % 7 * 20 - 8 + (code >> 3 & 3) * 2 - near * 8, _HORIZON - 24 + (code >> 5) + near * 4)
+            canvas.stamp(
+                picture,
+                stencil > 0,
+                i % 7 * 20 - 8 + (code >> 3 & 3) * 2 - near * 8,
+                _HORIZON - 24 + (code >> 5) + near * 4,
+            )
     canvas.box(0, _HORIZON, SIZE, 1, mix(sky, INK, 25))
 
 
@@ -235,8 +313,15 @@ def _draw_flood(canvas: Canvas, step: int) -> None:
     canvas.box(0, 40, SIZE, SCENE_H - 40, _WATER)
     for i in range(9):
         canvas.line((i * 16 - step * 2, 43), (i * 16 + 6 - step * 2, 43), 2, CREAM)
-        canvas.line((i * 16 + 4, 50 + (i + step) % 3), (i * 16 + 4, 56 + (i + step) % 3), 2, PALETTE["s"])
-        canvas.line((i * 16 + step * 2, 66 + i % 2 * 6), (i * 16 + 5 + step * 2, 66 + i % 2 * 6), 2, PALETTE["s"])
+        canvas.line(
+            (i * 16 + 4, 50 + (i + step) % 3), (i * 16 + 4, 56 + (i + step) % 3), 2, PALETTE["s"]
+        )
+        canvas.line(
+            (i * 16 + step * 2, 66 + i % 2 * 6),
+            (i * 16 + 5 + step * 2, 66 + i % 2 * 6),
+            2,
+            PALETTE["s"],
+        )
 
 
 @lru_cache(maxsize=art.STEPS)
@@ -253,7 +338,9 @@ def _draw_alarm(canvas: Canvas, step: int) -> None:
     """A red lamp between the cells and its rays; it flashes."""
     bright = step % 2 == 0
     for x, y in ((-26, 4), (-24, 14), (-14, 24), (0, 28), (14, 24), (24, 14), (26, 4)):
-        canvas.line((64 + x * 5 // 9, 6 + y * 5 // 9), (64 + x, 6 + y), 3, PALETTE["y"] if bright else CREAM)
+        canvas.line(
+            (64 + x * 5 // 9, 6 + y * 5 // 9), (64 + x, 6 + y), 3, PALETTE["y"] if bright else CREAM
+        )
     canvas.line((64, 6), (64, 8), 13, INK)
     canvas.line((64, 6), (64, 8), 10, _LOUD if bright else mix(_LOUD, INK, 25))
     canvas.box(56, 0, 16, 4, INK)
@@ -262,7 +349,9 @@ def _draw_alarm(canvas: Canvas, step: int) -> None:
 
 def _draw_smoke(canvas: Canvas, step: int) -> None:
     """Grey puffs that rise through the whole scene."""
-    for k in range(8):  # rows of puffs, the upper ones first; a row rises to where the next one was in one cycle
+    for k in range(
+        8
+    ):  # rows of puffs, the upper ones first; a row rises to where the next one was in one cycle
         for i in range(6):
             x, y = i * 24 + (k * 11 + i * i * 7) % 16 - 4, k * 15 - 3 * step + (i * 5 + k) % 9 - 2
             width = 12 + (i * 7 + k // 2 * 3) % 3 * 4
@@ -277,7 +366,9 @@ def _draw_dark(canvas: Canvas, step: int) -> None:
     bite.dot((68, 7), 10, INK)
     canvas.mask &= ~bite.mask
     for i in range(9):
-        canvas.box(i * 29 % 124 + 2, i * 11 % 20 + 2, 2, 2, CREAM if (i + step) % 5 else PALETTE["e"])
+        canvas.box(
+            i * 29 % 124 + 2, i * 11 % 20 + 2, 2, 2, CREAM if (i + step) % 5 else PALETTE["e"]
+        )
 
 
 def _draw_crowd(canvas: Canvas, step: int) -> None:
@@ -301,7 +392,11 @@ def _draw_fire(canvas: Canvas, step: int) -> None:
             x, height = i * 12 - 2, 16 + (i * 37 + step * (5 + i % 3 * 2)) % 17
             for k in range(6):
                 lean = (0, 0, 1, 1, 0, -1)[(k + step + i) % 6]
-                canvas.dot((x + lean, _FLOOR - height * size * k // 80), max(size * (6 - k) // 6, 2), colour)
+                canvas.dot(
+                    (x + lean, _FLOOR - height * size * k // 80),
+                    max(size * (6 - k) // 6, 2),
+                    colour,
+                )
 
 
 def _draw_bunting(canvas: Canvas, step: int) -> None:
@@ -328,7 +423,9 @@ def _draw_lights(canvas: Canvas, step: int) -> None:
 
 
 def _sag(i: int) -> int:
-    """How far a line that hangs from both edges and the middle of the picture has sunk, at the i-th of its 8 steps."""
+    """How far a line that hangs from both edges and the middle of the picture has sunk, at the i-th
+    of its 8 steps.
+    """
     return (0, 3, 4, 3)[i % 4]
 
 
@@ -364,7 +461,11 @@ def _draw_ghost(canvas: Canvas, step: int) -> None:
 def _draw_comet(canvas: Canvas, step: int) -> None:
     """A ball of fire with a tail that falls across the sky."""
     x, y = 30 + 6 * step, 8 + 3 * step
-    for width, colour, length in ((14, PALETTE["r"], 56), (10, PALETTE["o"], 44), (6, PALETTE["y"], 32)):
+    for width, colour, length in (
+        (14, PALETTE["r"], 56),
+        (10, PALETTE["o"], 44),
+        (6, PALETTE["y"], 32),
+    ):
         canvas.line((x + length, y - length // 4), (x, y), width, colour)
     canvas.dot((x, y), 18, PALETTE["o"])
     canvas.dot((x, y), 12, CREAM)

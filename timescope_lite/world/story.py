@@ -1,7 +1,9 @@
-"""Stories of Tiny Town: chapters with lasting cues, four tracks of short activities, effects that follow from their causes and preparations for what will come.
+"""Stories of Tiny Town: chapters with lasting cues, four tracks of short activities, effects that
+follow from their causes and preparations for what will come.
 
-One story is one row of symbols per second (`Story.states`) plus the exact intervals behind them: exact truth about *why* something happened exists
-for no video that one can download. Vectorised, because training draws a new story for every step.
+One story is one row of symbols per second (`Story.states`) plus the exact intervals behind them:
+exact truth about *why* something happened exists for no video that one can download. Vectorised,
+because training draws a new story for every step.
 """
 
 from __future__ import annotations
@@ -37,10 +39,12 @@ ODDITY_NUMBERS = tuple(SHOWN.index(name) + 1 for name in ODDITIES)
 
 @dataclass(frozen=True)
 class StoryConfig:
-    """The dials of the world, in seconds; ranges are inclusive. They come from a study before this project; `bench dials` turns them one by one.
+    """The dials of the world, in seconds; ranges are inclusive. They come from a study before this
+    project; `bench dials` turns them one by one.
 
-    `stretch` multiplies the chapter lengths (a video twice as long with chapters stretched alike keeps their number); `delay_s` passes between a cause
-    and its effect; with `oddities` something that belongs nowhere is seen once, for `oddity_s`, in a chapter in which nothing lasts.
+    `stretch` multiplies the chapter lengths (a video twice as long with chapters stretched alike
+    keeps their number); `delay_s` passes between a cause and its effect; with `oddities` something
+    that belongs nowhere is seen once, for `oddity_s`, in a chapter in which nothing lasts.
     """
 
     activity_s: tuple[int, int] = (2, 5)
@@ -53,7 +57,9 @@ class StoryConfig:
     oddity_s: tuple[int, int] = (3, 6)
 
     def chapter_range(self, num_seconds: int) -> tuple[int, int]:
-        """Shortest and longest chapter for a video of this length: short clips get short chapters, so that they hold rivals too."""
+        """Shortest and longest chapter for a video of this length: short clips get short chapters,
+        so that they hold rivals too.
+        """
         low, high = self.chapter_s
         for limit, divisor in ((32, 3.3), (64, 2.5), (128, 1.67)):
             if num_seconds <= limit:
@@ -63,7 +69,9 @@ class StoryConfig:
 
 @dataclass(frozen=True)
 class Oddity:
-    """What belongs in no domain: its number in SHOWN, the chapter and the seconds [start_s, end_s) in which it is seen."""
+    """What belongs in no domain: its number in SHOWN, the chapter and the seconds [start_s, end_s)
+    in which it is seen.
+    """
 
     number: int
     chapter: int
@@ -73,11 +81,14 @@ class Oddity:
 
 @dataclass(frozen=True)
 class Story:
-    """One video as symbols. Chapters and events are parallel arrays; intervals are [start, end) in whole seconds.
+    """One video as symbols. Chapters and events are parallel arrays; intervals are [start, end) in
+    whole seconds.
 
-    states (T, 7) int16: place, sign, effect, track0..3 (see docs/architecture.md). `sign_to[c]` is the chapter that the sign of chapter c names. `effect[c]` is
-    what lasts there (0 nothing, else a number of LASTING) from `effect_start[c]` to the chapter's end; `cause_event[c]` is the event behind it, -1 for an alarm
-    or a crowd, whose reason is the effect at the place on the sign. `event_unique[i]`: the activity happens once in its chapter and lies fully inside it.
+    states (T, 7) int16: place, sign, effect, track0..3 (see docs/architecture.md). `sign_to[c]` is
+    the chapter that the sign of chapter c names. `effect[c]` is what lasts there (0 nothing, else a
+    number of LASTING) from `effect_start[c]` to the chapter's end; `cause_event[c]` is the event
+    behind it, -1 for an alarm or a crowd, whose reason is the effect at the place on the sign.
+    `event_unique[i]`: the activity happens once in its chapter and lies fully inside it.
     """
 
     domain: Domain
@@ -106,16 +117,34 @@ class Story:
         return len(self.place)
 
     def digest(self) -> str:
-        """A hash of everything that happens: the same on every machine for the same domain, seed and configuration."""
-        parts = (self.states, self.event_start, self.event_end, self.event_word, self.sign_to, self.effect)
-        return hashlib.sha256(b"".join(np.ascontiguousarray(part, dtype="<i4").tobytes() for part in parts)).hexdigest()
+        """A hash of everything that happens: the same on every machine for the same domain, seed
+        and configuration.
+        """
+        parts = (
+            self.states,
+            self.event_start,
+            self.event_end,
+            self.event_word,
+            self.sign_to,
+            self.effect,
+        )
+        return hashlib.sha256(
+            b"".join(np.ascontiguousarray(part, dtype="<i4").tobytes() for part in parts)
+        ).hexdigest()
 
 
-def tell(domain: Domain, num_seconds: int, seed: int | tuple[int, ...], config: StoryConfig | None = None) -> Story:
-    """Draw the story of a video of `num_seconds` in `domain`. Raises UserError if it is too short for three chapters."""
+def tell(
+    domain: Domain, num_seconds: int, seed: int | tuple[int, ...], config: StoryConfig | None = None
+) -> Story:
+    """Draw the story of a video of `num_seconds` in `domain`. Raises UserError if it is too short
+    for three chapters.
+    """
     config = config or StoryConfig()
     if num_seconds < 3 * config.chapter_range(num_seconds)[0]:
-        raise UserError(f"a story needs at least three chapters: {num_seconds} s is too short; take 32 s or more")
+        raise UserError(
+            f"a story needs at least three chapters: {num_seconds} s is too short; take 32 s or "
+            "more"
+        )
     rng = np.random.default_rng(seed)
     start, end = _chapters(num_seconds, config.chapter_range(num_seconds), rng)
     chapter_of = np.repeat(np.arange(len(start)), end - start)
@@ -157,15 +186,21 @@ def tell(domain: Domain, num_seconds: int, seed: int | tuple[int, ...], config: 
 
 @dataclass
 class _Events:
-    """All activities of all tracks while the story is being told; `end` may pass the end of the video."""
+    """All activities of all tracks while the story is being told; `end` may pass the end of the
+    video.
+    """
 
     start: np.ndarray
     end: np.ndarray
     word: np.ndarray
 
 
-def _chapters(num_seconds: int, length: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Starts and ends of chapters that tile the video; the last takes what is left, or joins its neighbour if that is too little."""
+def _chapters(
+    num_seconds: int, length: tuple[int, int], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Starts and ends of chapters that tile the video; the last takes what is left, or joins its
+    neighbour if that is too little.
+    """
     low, high = length
     end = np.cumsum(rng.integers(low, high + 1, size=num_seconds // low + 2))
     end = end[: int(np.searchsorted(end, num_seconds)) + 1]
@@ -185,8 +220,12 @@ def _one_cycle(n: int, rng: np.random.Generator) -> np.ndarray:
     return successor
 
 
-def _track(num_seconds: int, config: StoryConfig, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Start, end, activity (0..15) of one person's doings; two neighbours are never the same activity."""
+def _track(
+    num_seconds: int, config: StoryConfig, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Start, end, activity (0..15) of one person's doings; two neighbours are never the same
+    activity.
+    """
     n = num_seconds // config.activity_s[0] + 2
     length = rng.integers(config.activity_s[0], config.activity_s[1] + 1, size=n)
     gap = rng.integers(config.gap_s[0], config.gap_s[1] + 1, size=n)
@@ -201,7 +240,9 @@ def _track(num_seconds: int, config: StoryConfig, rng: np.random.Generator) -> t
 
 @dataclass
 class _Chapters:
-    """Where the chapters lie while the story is being told: starts and ends (n,), and the chapter of every second (T,)."""
+    """Where the chapters lie while the story is being told: starts and ends (n,), and the chapter
+    of every second (T,).
+    """
 
     start: np.ndarray
     end: np.ndarray
@@ -210,7 +251,9 @@ class _Chapters:
 
 @dataclass
 class _Cues:
-    """What lasts in each chapter: its number in LASTING (0 nothing), the event behind it (-1 none), the second from which it shows."""
+    """What lasts in each chapter: its number in LASTING (0 nothing), the event behind it (-1 none),
+    the second from which it shows.
+    """
 
     effect: np.ndarray
     event: np.ndarray
@@ -218,11 +261,18 @@ class _Cues:
 
 
 def _place_cues(
-    domain: Domain, events: _Events, chapters: _Chapters, sign_to: np.ndarray, config: StoryConfig, rng: np.random.Generator
+    domain: Domain,
+    events: _Events,
+    chapters: _Chapters,
+    sign_to: np.ndarray,
+    config: StoryConfig,
+    rng: np.random.Generator,
 ) -> _Cues:
-    """Give about two thirds of the chapters (at least three) something that lasts. Edits `events.word`: a cause or a purpose happens once in its chapter.
+    """Give about two thirds of the chapters (at least three) something that lasts. Edits
+    `events.word`: a cause or a purpose happens once in its chapter.
 
-    First a relay, where the signs offer one: an effect at A, later the alarm where the sign names A, later the crowd where the sign names the alarm.
+    First a relay, where the signs offer one: an effect at A, later the alarm where the sign names
+    A, later the crowd where the sign names the alarm.
     """
     n = len(chapters.start)
     cues = _Cues(np.zeros(n, dtype=np.int64), np.full(n, -1), chapters.start.copy())
@@ -241,7 +291,9 @@ def _place_cues(
 
 
 def _relay(sign_to: np.ndarray, rng: np.random.Generator) -> tuple[int, ...]:
-    """Chapters (Y, X, A), or (X, A), or none: the sign of each names the next one, and each comes later in the video than the next one."""
+    """Chapters (Y, X, A), or (X, A), or none: the sign of each names the next one, and each comes
+    later in the video than the next one.
+    """
     later = np.flatnonzero(np.arange(len(sign_to)) > sign_to)
     longest = later[sign_to[later] > sign_to[sign_to[later]]]
     chosen = longest if len(longest) else later
@@ -252,7 +304,7 @@ def _relay(sign_to: np.ndarray, rng: np.random.Generator) -> tuple[int, ...]:
     return (top, below, int(sign_to[below])) if len(longest) else (top, below)
 
 
-def _place_cue(
+def _place_cue(  # noqa: PLR0913
     domain: Domain,
     number: int,
     events: _Events,
@@ -262,29 +314,46 @@ def _place_cue(
     rng: np.random.Generator,
     only: int | None = None,
 ) -> bool:
-    """Turn an activity of a free chapter (or of chapter `only`) into the cause of an effect, or the purpose of a preparation; False if none fits."""
+    """Turn an activity of a free chapter (or of chapter `only`) into the cause of an effect, or the
+    purpose of a preparation; False if none fits.
+    """
     word, prepared = domain.cause_word(number), number in PREPARATION_NUMBERS
     chapter, inside = chapters.of[events.start], events.end <= len(chapters.of)
     inside &= chapters.of[np.minimum(events.end, len(chapters.of)) - 1] == chapter
     length = chapters.end[chapter] - chapters.start[chapter]
-    in_time = events.start >= chapters.start[chapter] + 0.3 * length if prepared else events.end <= chapters.start[chapter] + 0.7 * length
+    in_time = (
+        events.start >= chapters.start[chapter] + 0.3 * length
+        if prepared
+        else events.end <= chapters.start[chapter] + 0.7 * length
+    )
     on_track = events.word // NUM_ACTIVITIES == word // NUM_ACTIVITIES
-    fits = np.flatnonzero(on_track & inside & in_time & (cues.effect[chapter] == 0) & ((only is None) | (chapter == only)))
+    fits = np.flatnonzero(
+        on_track
+        & inside
+        & in_time
+        & (cues.effect[chapter] == 0)
+        & ((only is None) | (chapter == only))
+    )
     if len(fits) == 0:
         return False
     event = int(fits[rng.integers(len(fits))])
     where = chapter[event]
-    in_chapter = on_track & (events.start < chapters.end[where]) & (events.end > chapters.start[where])
+    in_chapter = (
+        on_track & (events.start < chapters.end[where]) & (events.end > chapters.start[where])
+    )
     standing = {(int(c), int(events.word[cues.event[c]])) for c in np.flatnonzero(cues.event >= 0)}
     _make_only(events, event, word, in_chapter, chapters, standing, rng)
     cues.effect[where], cues.event[where] = number, event
     if not prepared:
         low, high = config.delay_s
-        cues.start[where] = max(events.end[event], min(events.end[event] + rng.integers(low, high + 1), chapters.end[where] - 2))
+        cues.start[where] = max(
+            events.end[event],
+            min(events.end[event] + rng.integers(low, high + 1), chapters.end[where] - 2),
+        )
     return True
 
 
-def _make_only(
+def _make_only(  # noqa: PLR0913
     events: _Events,
     event: int,
     word: int,
@@ -293,16 +362,22 @@ def _make_only(
     standing: set[tuple[int, int]],
     rng: np.random.Generator,
 ) -> None:
-    """Set the word of `event`, and give every other event of its track in the chapter, and its neighbours, another one.
+    """Set the word of `event`, and give every other event of its track in the chapter, and its
+    neighbours, another one.
 
-    `standing`: (chapter, word) of the causes and purposes that stand already; none of them may come twice.
+    `standing`: (chapter, word) of the causes and purposes that stand already; none of them may come
+    twice.
     """
     track = word // NUM_ACTIVITIES * NUM_ACTIVITIES
     others = np.flatnonzero(in_chapter & (events.word == word))
     events.word[event] = word
-    neighbours = [i for i in (event - 1, event + 1) if 0 <= i < len(events.word) and events.word[i] == word]
+    neighbours = [
+        i for i in (event - 1, event + 1) if 0 <= i < len(events.word) and events.word[i] == word
+    ]
     for other in {*others.tolist(), *neighbours} - {event}:
-        around = {int(events.word[i]) for i in (other - 1, other, other + 1) if 0 <= i < len(events.word)} | {word}
+        around = {
+            int(events.word[i]) for i in (other - 1, other, other + 1) if 0 <= i < len(events.word)
+        } | {word}
         free = [w for w in range(track, track + NUM_ACTIVITIES) if w not in around]
         last = min(int(events.end[other]), len(chapters.of)) - 1
         touches = {int(chapters.of[events.start[other]]), int(chapters.of[last])}
@@ -312,19 +387,35 @@ def _make_only(
         events.word[other] = chosen
 
 
-def _place_oddity(cues: _Cues, start: np.ndarray, end: np.ndarray, config: StoryConfig, seed: int | tuple[int, ...]) -> Oddity | None:
-    """Something odd in one of the chapters without anything that lasts; None if all have something. Its own generator: the rest of a story stays as it is."""
+def _place_oddity(
+    cues: _Cues,
+    start: np.ndarray,
+    end: np.ndarray,
+    config: StoryConfig,
+    seed: int | tuple[int, ...],
+) -> Oddity | None:
+    """Something odd in one of the chapters without anything that lasts; None if all have something.
+    Its own generator: the rest of a story stays as it is.
+    """
     free = np.flatnonzero((cues.effect == 0) & (end - start > config.oddity_s[1]))
     if len(free) == 0:
         return None
     rng = np.random.default_rng((*(seed if isinstance(seed, tuple) else (seed,)), 5))
-    chapter, length = int(rng.choice(free)), int(rng.integers(config.oddity_s[0], config.oddity_s[1] + 1))
+    chapter, length = (
+        int(rng.choice(free)),
+        int(rng.integers(config.oddity_s[0], config.oddity_s[1] + 1)),
+    )
     first = int(rng.integers(start[chapter], end[chapter] - length + 1))
     return Oddity(int(rng.choice(ODDITY_NUMBERS)), chapter, first, first + length)
 
 
 def _paint(
-    place: np.ndarray, sign_to: np.ndarray, chapter_of: np.ndarray, cues: _Cues, events: _Events, chapter_end: np.ndarray
+    place: np.ndarray,
+    sign_to: np.ndarray,
+    chapter_of: np.ndarray,
+    cues: _Cues,
+    events: _Events,
+    chapter_end: np.ndarray,
 ) -> np.ndarray:
     """The state rows (T, 7): what one sees in every second."""
     num_seconds = len(chapter_of)
@@ -336,14 +427,24 @@ def _paint(
     for track in range(NUM_TRACKS):
         mine = np.flatnonzero(events.word // NUM_ACTIVITIES == track)
         lengths = events.end[mine] - events.start[mine]
-        seconds = np.repeat(events.start[mine], lengths) + np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        seconds = (
+            np.repeat(events.start[mine], lengths)
+            + np.arange(lengths.sum())
+            - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        )
         seen = seconds < num_seconds
-        states[seconds[seen], TRACK0 + track] = np.repeat(events.word[mine] % NUM_ACTIVITIES + 1, lengths)[seen]
+        states[seconds[seen], TRACK0 + track] = np.repeat(
+            events.word[mine] % NUM_ACTIVITIES + 1, lengths
+        )[seen]
     return states
 
 
-def _unique_in_chapter(events: _Events, chapter_of: np.ndarray, num_chapters: int, num_seconds: int) -> np.ndarray:
-    """Whether each event lies inside one chapter and is the only one of its word that touches that chapter."""
+def _unique_in_chapter(
+    events: _Events, chapter_of: np.ndarray, num_chapters: int, num_seconds: int
+) -> np.ndarray:
+    """Whether each event lies inside one chapter and is the only one of its word that touches that
+    chapter.
+    """
     first = chapter_of[events.start]
     last = chapter_of[np.minimum(events.end, num_seconds) - 1]
     count = np.zeros((num_chapters, NUM_TRACKS * NUM_ACTIVITIES), dtype=np.int64)

@@ -1,4 +1,6 @@
-"""Checks under exercises: `checks.downsample(downsample)`. One file per mechanism registers its exercises; core.py is how they work."""
+"""Checks under exercises: `checks.downsample(downsample)`. One file per mechanism registers its
+exercises; core.py is how they work.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ def __getattr__(name: str) -> Exercise:
     if name.startswith("__"):
         raise AttributeError(name)
     if name not in load_all():
-        raise AttributeError(f"there is no check called {name!r}; expected one of: {', '.join(sorted(EXERCISES)) or '(none yet)'}")
+        raise AttributeError(
+            f"there is no check called {name!r}; expected one of: "
+            f"{', '.join(sorted(EXERCISES)) or '(none yet)'}"
+        )
     return EXERCISES[name]
 
 

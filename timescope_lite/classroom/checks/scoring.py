@@ -1,4 +1,6 @@
-"""The exercises of lesson 01: temporal IoU, recall with unparsable answers, bootstrap over videos, the best constant answer."""
+"""The exercises of lesson 01: temporal IoU, recall with unparsable answers, bootstrap over videos,
+the best constant answer.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from timescope_lite.classroom.checks.core import Case, Exercise, WrongAnswer, register, run_case, same
+from timescope_lite.classroom.checks.core import (
+    Case,
+    Exercise,
+    WrongAnswer,
+    register,
+    run_case,
+    same,
+)
 from timescope_lite.intervals import tiou
 
 Pair = Sequence[float]
@@ -18,7 +27,7 @@ Function = Callable[..., Any]
 Rng = np.random.Generator
 
 
-def _exercise(
+def _exercise(  # noqa: PLR0913
     name: str,
     reference: Function,
     cases: Callable[[], list[Case]],
@@ -28,12 +37,23 @@ def _exercise(
     says: Mapping[str, str],
     agree: Callable[[Any, Any], bool] = same,
 ) -> None:
-    """Register an exercise; somebody who made two mistakes hears the message of the one that explains the first failing case."""
-    wrong = [WrongAnswer(mistake, function, says[mistake]) for mistake, function in mistakes.items()]
+    """Register an exercise; somebody who made two mistakes hears the message of the one that
+    explains the first failing case.
+    """
+    wrong = [
+        WrongAnswer(mistake, function, says[mistake]) for mistake, function in mistakes.items()
+    ]
 
     def first_mistake(case: Case, expected: Any, got: Any) -> str | None:
         outcomes = [(mistake, run_case(mistake.implementation, case)) for mistake in wrong]
-        return next((mistake.message for mistake, outcome in outcomes if not outcome.error and agree(outcome.value, got)), None)
+        return next(
+            (
+                mistake.message
+                for mistake, outcome in outcomes
+                if not outcome.error and agree(outcome.value, got)
+            ),
+            None,
+        )
 
     register(Exercise(name, "01", reference, cases, covers, wrong, agree, first_mistake))
 
@@ -55,7 +75,9 @@ GOLDEN: tuple[tuple[str, Pair, Pair, Fraction], ...] = (
 
 
 def tiou_by_counting(a: Pair, b: Pair) -> float:
-    """tIoU of two (start_s, end_s) pairs of whole milliseconds, by counting those in both and those in either."""
+    """tIoU of two (start_s, end_s) pairs of whole milliseconds, by counting those in both and those
+    in either.
+    """
     in_a, in_b = (set(range(*sorted(round(1000 * time_s) for time_s in pair))) for pair in (a, b))
     return len(in_a & in_b) / len(in_a | in_b) if in_a | in_b else 0.0
 
@@ -63,11 +85,19 @@ def tiou_by_counting(a: Pair, b: Pair) -> float:
 def _tiou_cases() -> list[Case]:
     drawn = np.random.default_rng(1).integers(0, 40_000, (12, 2, 2)) / 1000
     golden = [Case(label, (a, b)) for label, a, b, _ in GOLDEN]
-    return golden + [Case(f"random pair {i}", tuple(tuple(pair) for pair in pairs)) for i, pairs in enumerate(drawn.tolist())]
+    return golden + [
+        Case(f"random pair {i}", tuple(tuple(pair) for pair in pairs))
+        for i, pairs in enumerate(drawn.tolist())
+    ]
 
 
-def _tiou_without(part: str = "", union: Callable[[float, float, float], float] = lambda a, b, shared: a + b - shared) -> Function:
-    """tIoU without one of its parts: "floor", "order", "guard" or several; "closed": a second more; or with another idea of the union."""
+def _tiou_without(
+    part: str = "",
+    union: Callable[[float, float, float], float] = lambda a, b, shared: a + b - shared,
+) -> Function:
+    """tIoU without one of its parts: "floor", "order", "guard" or several; "closed": a second more;
+    or with another idea of the union.
+    """
 
     def compute(a: Pair, b: Pair) -> float:
         (s, e), (t, u) = (a, b) if "order" in part else (sorted(a), sorted(b))
@@ -98,16 +128,46 @@ _exercise(
         "percent": lambda a, b: 100 * _tiou_without()(a, b),
     },
     says={
-        "no floor": "Two intervals that do not meet share 0 seconds, not fewer. What does your overlap say when one ends before the other begins?",
-        "sum": "In the sum of the two lengths, the seconds that lie in both intervals are counted twice; the union has them once.",
-        "truth": "You divided by the length of b alone. That is coverage, and 'the whole video' wins it. Which seconds should make an answer pay?",
-        "answer": "You divided by the length of a alone: one frame inside the truth would be perfect. A swap of a and b should change nothing.",
-        "reversed": "A pair may be written end first ('20 to 10') and still means the same seconds: put each pair in order before you measure it.",
-        "zero length": "Two pairs of zero length have an empty union, and 0/0 has no value. Decide what an answer that covers nothing scores.",
-        "neither": "Right for tidy pairs. Two untidy kinds are left: a pair written end first, and two pairs of zero length (an empty union).",
-        "closed": "You counted a second more at each end, as one counts frames. Times are points on a clock: from 12 to 15 it is 3 s, not 4.",
-        "not divided": "Those are the seconds that both share, and whoever answers long shares more. What are they to be divided by?",
-        "percent": "That is the tIoU in percent. It is a share, 0 to 1, and thresholds such as 0.5 are meant for that.",
+        "no floor": (
+            "Two intervals that do not meet share 0 seconds, not fewer. What does your overlap say "
+            "when one ends before the other begins?"
+        ),
+        "sum": (
+            "In the sum of the two lengths, the seconds that lie in both intervals are counted "
+            "twice; the union has them once."
+        ),
+        "truth": (
+            "You divided by the length of b alone. That is coverage, and 'the whole video' wins "
+            "it. Which seconds should make an answer pay?"
+        ),
+        "answer": (
+            "You divided by the length of a alone: one frame inside the truth would be perfect. A "
+            "swap of a and b should change nothing."
+        ),
+        "reversed": (
+            "A pair may be written end first ('20 to 10') and still means the same seconds: put "
+            "each pair in order before you measure it."
+        ),
+        "zero length": (
+            "Two pairs of zero length have an empty union, and 0/0 has no value. Decide what an "
+            "answer that covers nothing scores."
+        ),
+        "neither": (
+            "Right for tidy pairs. Two untidy kinds are left: a pair written end first, and two "
+            "pairs of zero length (an empty union)."
+        ),
+        "closed": (
+            "You counted a second more at each end, as one counts frames. Times are points on a "
+            "clock: from 12 to 15 it is 3 s, not 4."
+        ),
+        "not divided": (
+            "Those are the seconds that both share, and whoever answers long shares more. What are "
+            "they to be divided by?"
+        ),
+        "percent": (
+            "That is the tIoU in percent. It is a share, 0 to 1, and thresholds such as 0.5 are "
+            "meant for that."
+        ),
     },
 )
 
@@ -124,14 +184,25 @@ def _exact_tiou(answer: Pair | None, truth: Pair) -> Fraction:
 
 
 def recall_exactly(answers: Sequence[Pair | None], truths: Sequence[Pair], m: float) -> float:
-    """R1@m of answers (None where unparsable) in exact fractions: the share of all questions whose tIoU is at least m."""
-    hits = sum(_exact_tiou(answer, truth) >= Fraction(str(m)) for answer, truth in zip(answers, truths, strict=True))
+    """R1@m of answers (None where unparsable) in exact fractions: the share of all questions whose
+    tIoU is at least m.
+    """
+    hits = sum(
+        _exact_tiou(answer, truth) >= Fraction(str(m))
+        for answer, truth in zip(answers, truths, strict=True)
+    )
     return float(Fraction(hits, len(truths)))
 
 
-def _recall_with(drop: bool = False, strict: bool = False, decimals: int = 15, scale: float = 1.0) -> Function:
+def _recall_with(
+    drop: bool = False, strict: bool = False, decimals: int = 15, scale: float = 1.0
+) -> Function:
     def compute(answers: Sequence[Pair | None], truths: Sequence[Pair], m: float) -> float:
-        kept = [(answer, truth) for answer, truth in zip(answers, truths, strict=True) if answer is not None or not drop]
+        kept = [
+            (answer, truth)
+            for answer, truth in zip(answers, truths, strict=True)
+            if answer is not None or not drop
+        ]
         ious = [round(float(_exact_tiou(answer, truth)), decimals) for answer, truth in kept]
         return scale * sum(iou > m if strict else iou >= m for iou in ious) / len(ious)
 
@@ -139,14 +210,23 @@ def _recall_with(drop: bool = False, strict: bool = False, decimals: int = 15, s
 
 
 def _recall_cases() -> list[Case]:
-    truths, near = [(0, 10), (20, 40), (50, 58), (100, 103)], [(0, 8), (30, 50), (50, 57), (200, 203)]
+    truths, near = (
+        [(0, 10), (20, 40), (50, 58), (100, 103)],
+        [(0, 8), (30, 50), (50, 57), (200, 203)],
+    )
     return [
         Case("every answer parsed", (near, truths, 0.5)),
         Case("two of four answers are None", ([near[0], None, near[2], None], truths, 0.5)),
-        Case("a tIoU of exactly 0.3", ([(0, 3), (20, 40), (0, 1)], [(0, 10), (20, 40), (50, 60)], 0.3)),
+        Case(
+            "a tIoU of exactly 0.3",
+            ([(0, 3), (20, 40), (0, 1)], [(0, 10), (20, 40), (50, 60)], 0.3),
+        ),
         Case("a tIoU of exactly 0.5", ([(0, 10), (0, 2), (5, 6)], [(0, 20), (0, 10), (5, 6)], 0.5)),
         Case("a tIoU of 0.4955 and m = 0.5", ([(0, 111), (20, 40)], [(0, 224), (20, 40)], 0.5)),
-        Case("one answer parsed, and that one wrong", ([None, None, (9, 12)], [(0, 4), (5, 6), (20, 30)], 0.7)),
+        Case(
+            "one answer parsed, and that one wrong",
+            ([None, None, (9, 12)], [(0, 4), (5, 6), (20, 30)], 0.7),
+        ),
     ]
 
 
@@ -161,17 +241,42 @@ _exercise(
         "rounds": _recall_with(decimals=2),
         "percent": _recall_with(scale=100.0),
         "count": lambda answers, truths, m: len(truths) * recall_exactly(answers, truths, m),
-        "miou": lambda answers, truths, m: float(sum(map(_exact_tiou, answers, truths)) / len(truths)),
-        "no look at None": lambda answers, truths, m: sum(map(lambda a, t: tiou(a, t) >= m, answers, truths)) / len(truths),
+        "miou": lambda answers, truths, m: float(
+            sum(map(_exact_tiou, answers, truths)) / len(truths)
+        ),
+        "no look at None": lambda answers, truths, m: (
+            sum(map(lambda a, t: tiou(a, t) >= m, answers, truths)) / len(truths)
+        ),
     },
     says={
-        "drops": "A question without an answer left the denominator: a system could raise its score by staying silent. How many were asked?",
-        "strict": "R1@m asks for a tIoU of at least m. An answer that sits exactly on the threshold was refused.",
-        "rounds": "A tIoU of 0.4955 passed at m = 0.5. Rounding is for the printed table, after the comparison, never before it.",
-        "percent": "That is the share in percent. Scores are fractions from 0 to 1 everywhere in this course; only a table may multiply.",
-        "count": "That is how many questions were hit. A share can be compared with another test set: divide by the number of questions asked.",
-        "miou": "That is the mean tIoU, and m plays no part in it. R1@m asks of each question only whether its tIoU reaches m.",
-        "no look at None": "An answer may be None: nothing could be read, and nothing overlaps with it. Its question still counts. As how much?",
+        "drops": (
+            "A question without an answer left the denominator: a system could raise its score by "
+            "staying silent. How many were asked?"
+        ),
+        "strict": (
+            "R1@m asks for a tIoU of at least m. An answer that sits exactly on the threshold was "
+            "refused."
+        ),
+        "rounds": (
+            "A tIoU of 0.4955 passed at m = 0.5. Rounding is for the printed table, after the "
+            "comparison, never before it."
+        ),
+        "percent": (
+            "That is the share in percent. Scores are fractions from 0 to 1 everywhere in this "
+            "course; only a table may multiply."
+        ),
+        "count": (
+            "That is how many questions were hit. A share can be compared with another test set: "
+            "divide by the number of questions asked."
+        ),
+        "miou": (
+            "That is the mean tIoU, and m plays no part in it. R1@m asks of each question only "
+            "whether its tIoU reaches m."
+        ),
+        "no look at None": (
+            "An answer may be None: nothing could be read, and nothing overlaps with it. Its "
+            "question still counts. As how much?"
+        ),
     },
 )
 
@@ -181,21 +286,33 @@ _exercise(
 RESAMPLES = 6000  # enough for widths to agree to 9 % whatever is drawn, and to tell 95 % from 90 %
 
 
-def bootstrap_in_a_loop(values: Sequence[float], videos: Sequence[str], num: int, rng: Rng) -> tuple[float, float]:
-    """95 % interval of the mean of all values, whole videos resampled with replacement `num` times, in plain Python."""
+def bootstrap_in_a_loop(
+    values: Sequence[float], videos: Sequence[str], num: int, rng: Rng
+) -> tuple[float, float]:
+    """95 % interval of the mean of all values, whole videos resampled with replacement `num` times,
+    in plain Python.
+    """
     rows: dict[str, list[float]] = {}
     for value, video in zip(values, videos, strict=True):
         rows.setdefault(video, []).append(value)
     totals = [(math.fsum(row), len(row)) for row in rows.values()]
     draws = rng.integers(len(totals), size=(num, len(totals))).tolist()
-    means = sorted(sum(totals[i][0] for i in draw) / sum(totals[i][1] for i in draw) for draw in draws)
+    means = sorted(
+        sum(totals[i][0] for i in draw) / sum(totals[i][1] for i in draw) for draw in draws
+    )
     return means[int(0.025 * num)], means[int(0.975 * num)]
 
 
-def resampled_means(values: Sequence[float], videos: Sequence[str], num: int, rng: Rng) -> np.ndarray:
-    """Means of all values in `num` resamples of whole videos, (num,): what the mistakes below take the wrong ends of."""
+def resampled_means(
+    values: Sequence[float], videos: Sequence[str], num: int, rng: Rng
+) -> np.ndarray:
+    """Means of all values in `num` resamples of whole videos, (num,): what the mistakes below take
+    the wrong ends of.
+    """
     index = np.unique(videos, return_inverse=True)[1]
-    drawn = rng.multinomial(index.max() + 1, np.full(index.max() + 1, 1 / (index.max() + 1)), size=num)
+    drawn = rng.multinomial(
+        index.max() + 1, np.full(index.max() + 1, 1 / (index.max() + 1)), size=num
+    )
     return np.asarray((drawn @ np.bincount(index, values)) / (drawn @ np.bincount(index)))
 
 
@@ -218,7 +335,10 @@ def _within(values: Sequence[float], videos: Sequence[str], num: int, rng: Rng) 
 
 
 def _spread(factor: float) -> Function:
-    return lambda values, videos, num, rng: np.mean(values) + factor * resampled_means(values, videos, num, rng).std() * np.array([-1, 1])
+    return lambda values, videos, num, rng: (
+        np.mean(values)
+        + factor * resampled_means(values, videos, num, rng).std() * np.array([-1, 1])
+    )
 
 
 def _bootstrap_cases() -> list[Case]:
@@ -226,18 +346,38 @@ def _bootstrap_cases() -> list[Case]:
     for label, sizes, skill in (
         ("10 questions about each of 25 videos", np.full(25, 10), rng.uniform(0.1, 0.9, 25)),
         ("videos with more questions are harder", np.arange(2, 26), np.linspace(0.9, 0.1, 24)),
-        ("almost every answer misses", rng.integers(4, 12, 30), np.where(np.arange(30) < 2, 0.9, 0.0)),
+        (
+            "almost every answer misses",
+            rng.integers(4, 12, 30),
+            np.where(np.arange(30) < 2, 0.9, 0.0),
+        ),
     ):
         values = np.repeat(skill, sizes) * rng.uniform(0.7, 1.0, sizes.sum())
         names = np.repeat([f"video {i}" for i in range(len(sizes))], sizes)
         order = rng.permutation(len(values))
-        cases.append(Case(label, (values[order].tolist(), names[order].tolist(), RESAMPLES, np.random.default_rng(3))))
+        cases.append(
+            Case(
+                label,
+                (
+                    values[order].tolist(),
+                    names[order].tolist(),
+                    RESAMPLES,
+                    np.random.default_rng(3),
+                ),
+            )
+        )
     return cases
 
 
 def same_interval(expected: Any, got: Any) -> bool:
-    """Whether two intervals agree in width and centre to 9 % of the expected width: draws differ, the spread must not."""
-    if not isinstance(got, (tuple, list, np.ndarray)) or len(got) != 2 or not all(isinstance(end, Real) for end in got):
+    """Whether two intervals agree in width and centre to 9 % of the expected width: draws differ,
+    the spread must not.
+    """
+    if (
+        not isinstance(got, (tuple, list, np.ndarray))
+        or len(got) != 2
+        or not all(isinstance(end, Real) for end in got)
+    ):
         return False
     width, wanted = got[1] - got[0], expected[1] - expected[0]
     near = 0.09 * wanted + 1e-6
@@ -258,17 +398,43 @@ _exercise(
         "normal": _spread(1.96),
         "within": _within,
         "std / root": _spread(1.96 / math.sqrt(RESAMPLES)),
-        "ninety": lambda values, videos, num, rng: np.quantile(resampled_means(values, videos, num, rng), (0.05, 0.95)),
+        "ninety": lambda values, videos, num, rng: np.quantile(
+            resampled_means(values, videos, num, rng), (0.05, 0.95)
+        ),
     },
     says={
-        "questions": "Too narrow where ten questions share a video: you drew questions, and they stand or fall together. What should be drawn?",
-        "no replacement": "Every resample has the same mean: without replacement, all the videos are always all the videos. Let one be drawn twice.",
-        "mean of means": "The middle moved: averaging each video first gives one with 2 questions the weight of one with 25. Average questions.",
-        "one std": "Half as wide as it should be: one standard deviation a side holds about 68 % of the resamples, and 95 % were asked for.",
-        "normal": "Where almost every answer misses, 1.96 standard deviations reach below 0, where no resample is. Read the ends off the resamples.",
-        "within": "Every video is in every resample, only its questions change: that asks what other questions about the *same* videos would give.",
-        "std / root": "Almost no width, and less with every resample. The spread of the means *is* the uncertainty; resampling more adds no videos.",
-        "ninety": "A little too narrow everywhere: cutting 5 % off each side leaves 90 %. For 95 %, how much goes on each side?",
+        "questions": (
+            "Too narrow where ten questions share a video: you drew questions, and they stand or "
+            "fall together. What should be drawn?"
+        ),
+        "no replacement": (
+            "Every resample has the same mean: without replacement, all the videos are always all "
+            "the videos. Let one be drawn twice."
+        ),
+        "mean of means": (
+            "The middle moved: averaging each video first gives one with 2 questions the weight of "
+            "one with 25. Average questions."
+        ),
+        "one std": (
+            "Half as wide as it should be: one standard deviation a side holds about 68 % of the "
+            "resamples, and 95 % were asked for."
+        ),
+        "normal": (
+            "Where almost every answer misses, 1.96 standard deviations reach below 0, where no "
+            "resample is. Read the ends off the resamples."
+        ),
+        "within": (
+            "Every video is in every resample, only its questions change: that asks what other "
+            "questions about the *same* videos would give."
+        ),
+        "std / root": (
+            "Almost no width, and less with every resample. The spread of the means *is* the "
+            "uncertainty; resampling more adds no videos."
+        ),
+        "ninety": (
+            "A little too narrow everywhere: cutting 5 % off each side leaves 90 %. For 95 %, how "
+            "much goes on each side?"
+        ),
     },
 )
 
@@ -281,13 +447,19 @@ def _mean_tiou(answer: Pair, truths: Sequence[Pair]) -> float:
 
 
 def best_on_a_grid(truths: Sequence[Pair]) -> tuple[float, float]:
-    """The (start, end) with the highest mIoU among all pairs of 41 evenly spaced fractions of the video."""
+    """The (start, end) with the highest mIoU among all pairs of 41 evenly spaced fractions of the
+    video.
+    """
     grid = [i / 40 for i in range(41)]
-    return max(((start, end) for start in grid for end in grid if start < end), key=lambda pair: _mean_tiou(pair, truths))
+    return max(
+        ((start, end) for start in grid for end in grid if start < end),
+        key=lambda pair: _mean_tiou(pair, truths),
+    )
 
 
 def _constant_cases() -> list[Case]:
-    # True ends on multiples of 0.05: the optimum, a true start with a true end, is then on every sensible grid.
+    # True ends on multiples of 0.05: the optimum, a true start with a true end, is then on every
+    # sensible grid.
     early = [(0.0, 0.3), (0.0, 0.25), (0.1, 0.4), (0.6, 1.0), (0.05, 0.3)]
     two_piles = [(0.0, 0.2), (0.05, 0.25), (0.0, 0.25), (0.75, 1.0), (0.8, 1.0)]
     rng = np.random.default_rng(4)
@@ -314,11 +486,29 @@ _exercise(
         "hull": lambda truths: (min(start for start, _ in truths), max(end for _, end in truths)),
     },
     says={
-        "mean": "The mean start with the mean end: where windows lie in two piles, that answers in between and meets neither. Score candidates.",
-        "median": "The median start with the median end is the middle of two lists; nobody asked whether that pair scores well. Try pairs.",
-        "whole video": "The whole video holds every truth and pays for every other second. Which part of it would you rather not pay for?",
-        "a truth": "You tried only windows that somebody marked. The best start may come from one of them and the best end from another.",
-        "its score": "That is the mIoU of the best pair. Asked is the pair itself: whoever answers blindly needs its start and its end.",
-        "hull": "From the earliest start to the latest end: every truth is covered, and nearly all that is covered is no truth. tIoU makes that pay.",
+        "mean": (
+            "The mean start with the mean end: where windows lie in two piles, that answers in "
+            "between and meets neither. Score candidates."
+        ),
+        "median": (
+            "The median start with the median end is the middle of two lists; nobody asked whether "
+            "that pair scores well. Try pairs."
+        ),
+        "whole video": (
+            "The whole video holds every truth and pays for every other second. Which part of it "
+            "would you rather not pay for?"
+        ),
+        "a truth": (
+            "You tried only windows that somebody marked. The best start may come from one of them "
+            "and the best end from another."
+        ),
+        "its score": (
+            "That is the mIoU of the best pair. Asked is the pair itself: whoever answers blindly "
+            "needs its start and its end."
+        ),
+        "hull": (
+            "From the earliest start to the latest end: every truth is covered, and nearly all "
+            "that is covered is no truth. tIoU makes that pay."
+        ),
     },
 )
