@@ -23,19 +23,20 @@ from timescope_lite.answering import (
 )
 from timescope_lite.common import UserError
 from timescope_lite.corpus import Mix, SymbolicSource, Symbols
-from timescope_lite.grounding import Answer
+from timescope_lite.datasets.prompts import CHAIN_LOSS, TIME_LOSS, Writer, vocabulary_of
 from timescope_lite.metrics import vstar_am, vstar_lgm
 from timescope_lite.model.checkpoint import load, save
 from timescope_lite.model.frame_encoder import FrameEncoder, FrameEncoderConfig
 from timescope_lite.model.timescope import ModelConfig, TimeScope
+from timescope_lite.model.tokenizer import ANSWER, DIRECT, SO, THINK
+from timescope_lite.model.two_stage import Answer
 from timescope_lite.results import read_result
-from timescope_lite.text import ANSWER, CHAIN_LOSS, DIRECT, SO, THINK, TIME_LOSS, Vocabulary, Writer
 from timescope_lite.train import TASKS
 from timescope_lite.world.domain import load_domains
 from timescope_lite.world.story import tell
 
 DOMAINS = list(load_domains().values())
-VOCABULARY = Vocabulary.of(DOMAINS)
+VOCABULARY = vocabulary_of(DOMAINS)
 SYMBOLS = Symbols(DOMAINS)
 
 
@@ -356,9 +357,7 @@ def test_the_study_trains_once_and_writes_rows_and_a_result(tmp_path) -> None:
     start = load(
         save(
             tmp_path / "start.safetensors",
-            TimeScope(ModelConfig(feature_width=32), VOCABULARY),
-            encoder,
-            {},
+            TimeScope(ModelConfig(feature_width=32), VOCABULARY, encoder),
         ),
         torch.device("cpu"),
     )
@@ -394,9 +393,7 @@ def test_without_training_nobody_answers_as_tuned(tmp_path) -> None:
     start = load(
         save(
             tmp_path / "start.safetensors",
-            TimeScope(ModelConfig(feature_width=32), VOCABULARY),
-            encoder,
-            {},
+            TimeScope(ModelConfig(feature_width=32), VOCABULARY, encoder),
         ),
         torch.device("cpu"),
     )

@@ -12,10 +12,10 @@ from clips import audio_only
 
 from timescope_lite import cli, grounding
 from timescope_lite.corpus import SPLITS, Split, build
+from timescope_lite.datasets.prompts import vocabulary_of
 from timescope_lite.model.checkpoint import save
 from timescope_lite.model.frame_encoder import FrameEncoder, FrameEncoderConfig
 from timescope_lite.model.timescope import ModelConfig, TimeScope
-from timescope_lite.text import Vocabulary
 from timescope_lite.video import write_mp4
 from timescope_lite.world.domain import load_domains
 
@@ -36,8 +36,9 @@ def things(tmp_path_factory):
     (folder / "folder.mp4").mkdir()
     torch.manual_seed(0)
     encoder = FrameEncoder(FrameEncoderConfig(feature_width=16, stem=4, middle=4, patch=4))
-    model = TimeScope(ModelConfig(feature_width=16), Vocabulary.of(load_domains().values()))
-    whole = save(folder / "whole.safetensors", model, encoder, {}).read_bytes()
+    vocabulary = vocabulary_of(load_domains().values())
+    model = TimeScope(ModelConfig(feature_width=16), vocabulary, encoder)
+    whole = save(folder / "whole.safetensors", model).read_bytes()
     (folder / "broken.safetensors").write_bytes(whole[:5000])
     (folder / "foreign.safetensors").write_text("{}")
     return folder
@@ -111,7 +112,7 @@ def test_a_task_or_setting_that_cannot_be(task, extra, says, things, capsys, mon
 
 
 def test_a_video_longer_than_the_clock_is_refused_before_it_is_decoded(things, capsys, monkeypatch):
-    monkeypatch.setattr(grounding, "NUM_SECONDS", 10)
+    monkeypatch.setattr("timescope_lite.model.frames.NUM_SECONDS", 10)
     monkeypatch.setattr(grounding, "stream_segments", None)
     code, out, err = call(
         ["ground", things / "good.mp4", TASK, "--checkpoint", things / "whole.safetensors"], capsys
@@ -216,6 +217,5 @@ def test_commands_refuse_before_they_work(arguments, says, tmp_path, capsys, mon
 
 
 def test_the_shipped_checkpoint_is_the_one_its_manifest_lists():
-    from timescope_lite.model.checkpoint import from_manifest
 
-    assert from_manifest(grounding.TINY.parent, "two_stage").encoder is not None
+    assert TimeScope.from_pretrained("tiny").frame_encoder is not None

@@ -11,7 +11,9 @@ import pytest
 
 from timescope_lite import common
 from timescope_lite.classroom import bootstrap as module
-from timescope_lite.classroom.bootstrap import Setup, bootstrap, first_cell
+from timescope_lite.classroom import publishing
+from timescope_lite.classroom.bootstrap import Setup, bootstrap
+from timescope_lite.classroom.publishing import first_cell
 from timescope_lite.common import UserError
 
 
@@ -51,7 +53,7 @@ def test_argument_then_environment_then_smoke(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_first_cell_is_three_statements_and_runs(tmp_path: Path) -> None:
     source = first_cell()
-    assert len(ast.parse(source).body) == 3 and module.install_from() in source
+    assert len(ast.parse(source).body) == 3
     environment = {**os.environ, "PYTHONPATH": str(Path(module.__file__).parents[2])}
     code = source + "\nassert setup.profile.name == 'smoke'"
     done = subprocess.run(
@@ -61,12 +63,28 @@ def test_the_first_cell_is_three_statements_and_runs(tmp_path: Path) -> None:
     assert done.stdout.startswith("TimeScope-lite ")
 
 
-def test_the_first_cell_installs_where_the_package_is_absent() -> None:
+def without_the_package() -> str:
+    """The first cell up to its last line, on a machine that lacks the package."""
+    lines = first_cell().replace('"timescope_lite"', '"timescope_lite_is_not_here"').splitlines()
+    return "\n".join(lines[:-1])
+
+
+def test_an_unpublished_course_is_never_asked_of_a_package_index() -> None:
+    """Nobody owns the bare name there, so anybody could put something else under it."""
+    assert publishing.install_from() == "" and "pip" not in first_cell()
+    with pytest.raises(ModuleNotFoundError, match="run `make install` in it"):
+        exec(without_the_package(), {})
+
+
+def test_the_first_cell_installs_a_published_course_where_it_is_absent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(publishing, "REPOSITORY", "someone/course")
     asked: list[tuple[str, str]] = []
     shell = types.SimpleNamespace(run_line_magic=lambda *words: asked.append(words))
-    lines = first_cell().replace('"timescope_lite"', '"timescope_lite_is_not_here"').splitlines()
-    exec("\n".join(lines[:-1]), {"get_ipython": lambda: shell})
-    assert asked == [("pip", f"install -q --no-deps {module.install_from()}")]
+    exec(without_the_package(), {"get_ipython": lambda: shell})
+    assert asked == [("pip", f"install -q --no-deps {publishing.install_from()}")]
+    assert "someone/course" in publishing.install_from()
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ CELLS = [
     """import numpy as np
 import torch
 from timescope_lite.classroom.explorer import Setting, episode_of, explore, static_twin
-from timescope_lite.grounding import shipped_checkpoint
+from timescope_lite.model import TimeScope
 from timescope_lite.world.domain import load_domains
 from timescope_lite.world.story import tell
 from timescope_lite.world.tasks import CORE_TASK_TYPES, ask
@@ -61,7 +61,7 @@ torch.set_num_threads(1)""",
     """story = tell(load_domains()["harbour"], 256, 7)
 rng = np.random.default_rng(7)
 questions = [q for q in (ask(story, kind, rng) for kind in CORE_TASK_TYPES) if q is not None]
-episode = episode_of(shipped_checkpoint(), story, questions)
+episode = episode_of(TimeScope.from_pretrained("tiny"), story, questions)
 tasks = list(episode.questions)""",
     "settings = Setting(tasks[0], margin=1), Setting(tasks[1], r=8, budget=96.0)\nexplorer = "
     "explore(episode, *settings)\nexplorer",

@@ -9,8 +9,9 @@ import torch
 from timescope_lite import corpus
 from timescope_lite.classroom.checks import chains
 from timescope_lite.classroom.checks.core import EXERCISES, CheckFailed, run_case
+from timescope_lite.datasets.prompts import Writer, vocabulary_of
 from timescope_lite.model.timescope import ModelConfig, TimeScope
-from timescope_lite.text import SO, THINK, Vocabulary, Writer
+from timescope_lite.model.tokenizer import SO, THINK
 from timescope_lite.world.domain import load_domains
 from timescope_lite.world.story import tell
 from timescope_lite.world.tasks import ask
@@ -39,7 +40,7 @@ def test_conditional_shares_multiply_to_the_share_of_right_chains():
 def reader():
     """A model that has learned nothing, its memory of 64 random frames, and what it is asked."""
     domains = list(load_domains().values())[:1]
-    vocabulary = Vocabulary.of(domains)
+    vocabulary = vocabulary_of(domains)
     torch.manual_seed(0)
     model = TimeScope(ModelConfig(feature_width=8), vocabulary).eval()
     S = model.config.frames_per_segment

@@ -17,9 +17,9 @@ from timescope_lite import cli
 from timescope_lite.common import UserError
 
 RESULT = """
-from timescope_lite.results import Metric, write_result
+from timescope_lite.results import Estimate, write_result
 assert share < 1, "share is too large"
-metrics = {"two_stage@64/all/miou": Metric(share)}
+metrics = {"two_stage@64/all/miou": Estimate(share)}
 _ = write_result(out, name="tiny", config={"label": label}, metrics=metrics)
 """
 

@@ -29,20 +29,16 @@ from timescope_lite.corpus import (
     story_of,
     write_example,
 )
+from timescope_lite.datasets.prompts import CHAIN_LOSS, NO_LOSS, TIME_LOSS, Writer, vocabulary_of
 from timescope_lite.model.frame_encoder import FrameEncoder, FrameEncoderConfig
-from timescope_lite.text import (
+from timescope_lite.model.tokenizer import (
     ABSENT,
     ANSWER,
-    CHAIN_LOSS,
     DIRECT,
-    NO_LOSS,
     PAD,
     SO,
     THINK,
-    TIME_LOSS,
     WINDOW,
-    Vocabulary,
-    Writer,
 )
 from timescope_lite.world.domain import load_domains
 from timescope_lite.world.story import StoryConfig, tell
@@ -54,7 +50,7 @@ TASKS = dict.fromkeys(CORE_TASK_TYPES, 1.0)
 
 @pytest.fixture(scope="module")
 def writer():
-    return Writer(Vocabulary.of(DOMAINS), DOMAINS)
+    return Writer(vocabulary_of(DOMAINS), DOMAINS)
 
 
 @pytest.fixture

@@ -31,8 +31,8 @@ from timescope_lite.classroom.explorer import (
 )
 from timescope_lite.common import UserError
 from timescope_lite.corpus import PixelSource
-from timescope_lite.grounding import TINY, locate, prompt_of
-from timescope_lite.model.checkpoint import Checkpoint, from_manifest
+from timescope_lite.model import TimeScope
+from timescope_lite.model.two_stage import locate
 from timescope_lite.world.domain import load_domains
 from timescope_lite.world.story import Story, tell
 from timescope_lite.world.tasks import Question, ask, ask_absent
@@ -50,12 +50,12 @@ def asked(story: Story) -> list[Question]:
 
 
 @pytest.fixture(scope="module")
-def checkpoint() -> Checkpoint:
-    return from_manifest(TINY.parent, "two_stage", torch.device("cpu"))
+def checkpoint() -> TimeScope:
+    return TimeScope.from_pretrained("tiny", torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
-def drawn(checkpoint: Checkpoint) -> Episode:
+def drawn(checkpoint: TimeScope) -> Episode:
     """Four minutes of harbour with four questions."""
     story = tell(load_domains()["harbour"], SECONDS, 7)
     return episode_of(checkpoint, story, asked(story))
@@ -77,10 +77,9 @@ def tasks(episode: Episode) -> list[str]:
 
 def test_the_state_is_what_the_library_answers(episode: Episode, tasks: list[str]) -> None:
     for task in tasks:
-        prompt = prompt_of(episode.checkpoint, task)
-        assert [state(episode, task, 16, 1, 96.0).answer] == locate(
-            episode.checkpoint.model, episode.memory(16), [prompt], 96.0, 1
-        )
+        prompt = episode.model.prompt(task)
+        shown = state(episode, task, 16, 0, 96.0)
+        assert [shown.answer] == locate(episode.model, episode.memory(16), [prompt], 96.0)
 
 
 def test_probabilities_and_words_are_those_of_the_answer(
@@ -104,7 +103,7 @@ def test_probabilities_and_words_are_those_of_the_answer(
         assert best == [shown.answer.start_s, shown.answer.end_s - 1], (
             "the fine stage wrote its most likely seconds"
         )
-        said = [episode.checkpoint.model.vocabulary.decode([token]) for token in shown.coarse.chain]
+        said = [episode.model.vocabulary.decode([token]) for token in shown.coarse.chain]
         assert [word.text for word in shown.words[:-4]] == said
         assert [word.stage for word in shown.words[-4:]] == ["coarse", "coarse", "fine", "fine"]
         assert all(0 <= w.second_probability <= w.probability for w in shown.words[:-4]) and all(
@@ -159,9 +158,9 @@ def test_r_encodes_the_video_again_once(episode: Episode, tasks: list[str]) -> N
     )
 
 
-def test_a_video_that_ends_within_a_segment(checkpoint: Checkpoint) -> None:
+def test_a_video_that_ends_within_a_segment(checkpoint: TimeScope) -> None:
     story = tell(load_domains()["harbour"], 90, 3)
-    features = PixelSource(checkpoint.encoder, [story.domain]).features(
+    features = PixelSource(checkpoint.frame_encoder, [story.domain]).features(
         story, np.random.default_rng(0)
     )
     padded = torch.cat([features, features[-1:].expand(6, -1, -1)])
@@ -432,27 +431,27 @@ def test_what_a_change_costs(live: Explorer) -> None:
         (lambda e: explore(e, *[Setting(next(iter(e.questions)))] * 3), "3 were given"),
         (lambda e: static_twin(e), "0 were given"),
         (lambda e: still(e, SECONDS, {}), "outside of this video"),
-        (lambda e: episode_of(e.checkpoint, e.story, []), "at least one question"),
+        (lambda e: episode_of(e.model, e.story, []), "at least one question"),
         (
             lambda e: episode_of(
-                e.checkpoint, e.story, [ask_absent(e.story, "why", np.random.default_rng(0))]
+                e.model, e.story, [ask_absent(e.story, "why", np.random.default_rng(0))]
             ),
             "an answer in its video",
         ),
         (
-            lambda e: episode_of(e.checkpoint, e.story, list(e.questions.values()), e.segments[:3]),
+            lambda e: episode_of(e.model, e.story, list(e.questions.values()), e.segments[:3]),
             "features are those of 48 s",
         ),
         (
             lambda e: episode_of(
-                dataclasses.replace(e.checkpoint, encoder=None), e.story, list(e.questions.values())
+                TimeScope(e.model.config, e.model.vocabulary),
+                e.story,
+                list(e.questions.values()),
             ),
             "no frame encoder",
         ),
         (
-            lambda e: episode_of(
-                e.checkpoint, tell(e.story.domain, 90, 1), list(e.questions.values())
-            ),
+            lambda e: episode_of(e.model, tell(e.story.domain, 90, 1), list(e.questions.values())),
             "whole number of segments",
         ),
     ],

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from timescope_lite import bench, grounding
-from timescope_lite.baselines import NO_BUDGET, SYSTEMS, Video, compression_for, two_stage_with
+from timescope_lite.baselines import NO_BUDGET, SYSTEMS, Video, two_stage_fit
 from timescope_lite.common import UserError
 from timescope_lite.corpus import SPLITS, Split, Symbols, build, plan, read_questions, story_of
+from timescope_lite.datasets.prompts import Writer, in_plain_words, vocabulary_of
 from timescope_lite.evaluate import (
     Videos,
     Weights,
@@ -24,12 +25,14 @@ from timescope_lite.evaluate import (
     run_systems,
     summarise,
 )
-from timescope_lite.grounding import Answer, ground, locate, open_video, plan_window, prompt_of
+from timescope_lite.grounding import ground
 from timescope_lite.model.checkpoint import load, save, write_manifest
 from timescope_lite.model.frame_encoder import FrameEncoder, FrameEncoderConfig
-from timescope_lite.model.timescope import Coarse, ModelConfig, TimeScope
+from timescope_lite.model.reading import Coarse
+from timescope_lite.model.timescope import ModelConfig, TimeScope
+from timescope_lite.model.tokenizer import SO
+from timescope_lite.model.two_stage import Answer, locate, plan_window
 from timescope_lite.results import read_result
-from timescope_lite.text import SO, Vocabulary, Writer
 from timescope_lite.video import write_mp4
 from timescope_lite.world.domain import load_domains
 from timescope_lite.world.story import tell
@@ -46,10 +49,8 @@ def checkpoint_file(tmp_path_factory):
             feature_width=32, stem=8, middle=8, patch=8, fields=Symbols(DOMAINS).sizes
         )
     )
-    model = TimeScope(ModelConfig(feature_width=32), Vocabulary.of(DOMAINS))
-    return save(
-        tmp_path_factory.mktemp("weights") / "random.safetensors", model, encoder, {"seed": 0}
-    )
+    model = TimeScope(ModelConfig(feature_width=32), vocabulary_of(DOMAINS), encoder, {"seed": 0})
+    return save(tmp_path_factory.mktemp("weights") / "random.safetensors", model)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def test_the_file_is_read_as_frames_would_be(checkpoint_file, mini):
     ready = load(checkpoint_file)
     video = Videos(Weights(checkpoint_file), mini[0] / "mini_001.mp4").of("two_stage")
     assert video.num_valid == 90 and video.features.shape[0] == 96
-    memory, again = open_video(ready, mini[0] / "mini_001.mp4"), video.memory(16)
+    memory, again = ready.encode_video(mini[0] / "mini_001.mp4"), video.memory(16)
     assert memory.num_valid == again.num_valid == 90
     assert all(
         torch.allclose(a, b, atol=1e-5)
@@ -105,7 +106,7 @@ def test_the_file_is_read_as_frames_would_be(checkpoint_file, mini):
 
 def memory_of(segments=8, r=8):
     torch.manual_seed(0)
-    model = TimeScope(ModelConfig(feature_width=8), Vocabulary.of(DOMAINS[:1]))
+    model = TimeScope(ModelConfig(feature_width=8), vocabulary_of(DOMAINS[:1]))
     return model, model.stream([(torch.randn(16, 1, 8), 16) for _ in range(segments)], r)
 
 
@@ -152,7 +153,7 @@ def test_answers_never_attend_beyond_their_budget(checkpoint_file, mini):
     ready, (folder, _) = load(checkpoint_file), mini
     items = [item for item in read_questions(folder) if item.video == "mini_001.mp4"]
     videos = Videos(Weights(checkpoint_file), folder / "mini_001.mp4")
-    writer = Writer(ready.model.vocabulary, DOMAINS)
+    writer = Writer(ready.vocabulary, DOMAINS)
     rows = run_systems(videos.of, items, writer, SYSTEMS, (32, 48))
     seen = {row["system"] for row in rows}
     assert seen == {
@@ -169,17 +170,11 @@ def test_answers_never_attend_beyond_their_budget(checkpoint_file, mini):
 def test_the_least_compression_that_fits_is_chosen():
     model, _ = memory_of()
     video = Video(model, torch.randn(256, 1, 8), 256)
-    assert [compression_for(video, budget) for budget in (256, 255, 128, 64, 16)] == [
-        1,
-        2,
-        2,
-        4,
-        16,
-    ]
+    assert [video.least_r(budget) for budget in (256, 255, 128, 64, 16)] == [1, 2, 2, 4, 16]
     with pytest.raises(
         UserError, match="does not fit into 15 frames' worth even at r=16; raise the budget"
     ):
-        compression_for(video, 15)
+        video.least_r(15)
 
 
 def test_the_least_compression_that_was_fine_tuned_is_chosen(monkeypatch):
@@ -188,13 +183,13 @@ def test_the_least_compression_that_was_fine_tuned_is_chosen(monkeypatch):
         "timescope_lite.baselines.locate", lambda model, memory, *_: seen.append(memory.r)
     )
     for budget in (600, 128, 127, 64, 63, 1):
-        two_stage_with(fit=True)(video, [], [], budget)
+        two_stage_fit(video, [], [], budget)
     assert seen == [4, 4, 8, 8, 16, 16]
 
 
 def test_the_window_alone_is_read_without_the_rest(checkpoint_file, mini):
     video = Videos(Weights(checkpoint_file), mini[0] / "mini_001.mp4").of("two_stage")
-    prompts = [prompt_of(load(checkpoint_file), TASK)]
+    prompts = [load(checkpoint_file).prompt(TASK)]
     with_rest, alone = (
         SYSTEMS[name](video, prompts, [], 64)[0] for name in ("two_stage", "window_alone")
     )
@@ -220,16 +215,12 @@ def test_dense_is_two_stage_with_everything_reloaded(checkpoint_file, mini):
     ready = load(checkpoint_file)
     video = Videos(Weights(checkpoint_file), mini[0] / "mini_000.mp4", r=1).of("two_stage")
     items = [item for item in read_questions(mini[0]) if item.video == "mini_000.mp4"]
-    writer = Writer(ready.model.vocabulary, DOMAINS)
+    writer = Writer(ready.vocabulary, DOMAINS)
     prompts = [[*writer.vocabulary.encode(item.text), 1] for item in items]
     dense = SYSTEMS["dense"](video, prompts, [i.question for i in items], 0)
     memory = video.memory(1)
-    for prompt, coarse, answer in zip(
-        prompts, ready.model.coarse(memory, prompts), dense, strict=True
-    ):
-        whole = ready.model.fine(
-            memory.mixed(0, memory.num_segments - 1), memory, prompt, coarse.chain
-        )
+    for prompt, coarse, answer in zip(prompts, ready.coarse(memory, prompts), dense, strict=True):
+        whole = ready.fine(memory.mixed(0, memory.num_segments - 1), memory, prompt, coarse.chain)
         assert whole == (answer.start_s, answer.end_s)
 
 
@@ -293,9 +284,7 @@ def test_bad_words_are_refused_before_anything_is_decoded(checkpoint_file, tmp_p
 def test_a_symbolic_checkpoint_cannot_read_files(tmp_path, mini):
     path = save(
         tmp_path / "symbols.safetensors",
-        TimeScope(ModelConfig(feature_width=8), Vocabulary.of(DOMAINS)),
-        None,
-        {},
+        TimeScope(ModelConfig(feature_width=8), vocabulary_of(DOMAINS)),
     )
     with pytest.raises(UserError, match="reads symbolic frames and has no frame encoder"):
         ground(mini[0] / "mini_000.mp4", TASK, checkpoint=path)
@@ -319,7 +308,7 @@ def test_encode_keeps_both_memories(checkpoint_file, mini, tmp_path):
 
 def test_reasoning_is_told_in_plain_words(checkpoint_file):
     ready = load(checkpoint_file)
-    v, so = ready.model.vocabulary, SO
+    v, so = ready.vocabulary, SO
     one, two, place, other = (
         DOMAINS[0].activity(3),
         DOMAINS[0].activity(20),
@@ -328,27 +317,22 @@ def test_reasoning_is_told_in_plain_words(checkpoint_file):
     )
 
     def told(*phrases):
-        return grounding.in_plain_words(ready, (*v.encode(" ".join(phrases)), so))
+        return in_plain_words(v.said((*v.encode(" ".join(phrases)), so)))
 
     way = f"Go to the {place}, and from there the sign leads to the {other}."
     assert told(place, other, one) == f"{way} Look for: {one}."
     assert told(place, other, one, two) == f"{way} Look for: the last time {one} before {two}."
     assert told(place, one) == f"Go to the {place}. Look for: {one}."
     assert told(place, other) == way and told(one) == f"Look for: {one}."
-    assert (
-        grounding.in_plain_words(ready, ())
-        == grounding.in_plain_words(ready, (so,))
-        == "(no reasoning)"
-    )
+    assert in_plain_words(v.said([])) == in_plain_words(v.said([so])) == "(no reasoning)"
 
 
 @pytest.mark.parametrize("kind", ["explicit", "sign2", "why3", "purpose", "order", "last_before"])
 def test_true_reasoning_reads_back_what_the_question_takes(kind, checkpoint_file):
     ready, story = load(checkpoint_file), tell(DOMAINS[5], 512, 3)
     question = ask(story, kind, np.random.default_rng(0))
-    text = grounding.in_plain_words(
-        ready, tuple(Writer(ready.model.vocabulary, DOMAINS).chain(story, question))
-    )
+    chain = Writer(ready.vocabulary, DOMAINS).chain(story, question)
+    text = in_plain_words(ready.vocabulary.said(chain))
     named = [story.domain.place(p) for p in question.path] + [
         story.domain.activity(w) for w in (question.word, question.other) if w >= 0
     ]
@@ -362,8 +346,8 @@ def test_true_reasoning_reads_back_what_the_question_takes(kind, checkpoint_file
 
 def test_locate_reports_what_it_attended(checkpoint_file, mini):
     ready = load(checkpoint_file)
-    memory = open_video(ready, mini[0] / "mini_000.mp4", r=8)
-    (answer,) = locate(ready.model, memory, [prompt_of(ready, TASK)], budget=40)
+    memory = ready.encode_video(mini[0] / "mini_000.mp4", ready.memory_config(8))
+    (answer,) = locate(ready, memory, [ready.prompt(TASK)], budget=40)
     assert isinstance(answer, Answer) and answer.attended_frames <= 40
     segments = (answer.window[1] - answer.window[0]) / 16
     assert answer.attended_frames == 8 + segments * 14
@@ -415,7 +399,7 @@ def test_without_history_a_segment_reads_as_if_it_stood_alone():
 
 def test_a_doubtful_window_is_widened_and_a_sure_one_stays(checkpoint_file, mini, monkeypatch):
     video = Videos(Weights(checkpoint_file), mini[0] / "mini_000.mp4").of("two_stage")
-    prompts = [prompt_of(load(checkpoint_file), TASK)]
+    prompts = [load(checkpoint_file).prompt(TASK)]
     sure = Coarse([], (1, 1), 0.96)
     for confidence, window in ((0.96, (16.0, 32.0)), (0.94, (0.0, 48.0))):
         monkeypatch.setattr(
@@ -429,8 +413,9 @@ def test_a_doubtful_window_is_widened_and_a_sure_one_stays(checkpoint_file, mini
 
 def test_each_system_reads_with_its_own_weights_where_it_has_some(checkpoint_file, mini, tmp_path):
     ready = load(checkpoint_file)
-    ready.model.words.data += 1
-    save(tmp_path / "own.safetensors", ready.model, ready.encoder, {"seed": 1})
+    ready.words.data += 1
+    ready.about = {"seed": 1}
+    save(tmp_path / "own.safetensors", ready)
     (tmp_path / "main.safetensors").write_bytes(checkpoint_file.read_bytes())
     write_manifest(
         tmp_path,
@@ -481,8 +466,8 @@ def test_each_system_reads_with_its_own_weights_where_it_has_some(checkpoint_fil
 
 def test_weights_that_see_otherwise_are_refused(checkpoint_file, tmp_path):
     ready = load(checkpoint_file)
-    ready.encoder.mean += 1
-    save(tmp_path / "own.safetensors", ready.model, ready.encoder, {})
+    ready.frame_encoder.mean += 1
+    save(tmp_path / "own.safetensors", ready)
     (tmp_path / "main.safetensors").write_bytes(checkpoint_file.read_bytes())
     write_manifest(
         tmp_path,
@@ -582,7 +567,7 @@ def test_an_answer_that_the_evidence_is_absent_is_scored_as_such(mini):
 
 
 def test_reasoning_is_scored_hop_by_hop(checkpoint_file, mini):
-    writer = Writer(load(checkpoint_file).model.vocabulary, DOMAINS)
+    writer = Writer(load(checkpoint_file).vocabulary, DOMAINS)
     item = next(item for _, items in plan("mini") for item in items if item.question.path)
     true = writer.chain(story_of(item), item.question)
     answer = Answer(0.0, 1.0, None, 0.0, tuple(true), 0.0, 0)

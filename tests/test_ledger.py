@@ -21,7 +21,7 @@ from timescope_lite.classroom.ledger import (
     write_ledger,
 )
 from timescope_lite.common import UserError
-from timescope_lite.results import Metric, write_result
+from timescope_lite.results import Estimate, write_result
 
 ROOT = Path(__file__).resolve().parent.parent
 CLAIMS = ROOT / "figures" / "claims.toml"
@@ -30,10 +30,10 @@ SOURCE = ROOT.parent / "shared" / "reference" / "claims.md"
 
 GOOD = "two_stage@64 - dense/all/difference_of_r1@0.5"
 METRICS = {
-    GOOD: Metric(0.3, 0.2, 0.4, 120),
-    "two_stage@64 - dense/lt3min/difference_of_r1@0.5": Metric(0.05, -0.1, 0.15, 60),
-    "two_stage@64 - dense/gt10min/difference_of_r1@0.5": Metric(0.3, 0.1, 0.5, ENOUGH - 1),
-    "two_stage/5min/attended_kv_bytes": Metric(2.0**20),
+    GOOD: Estimate(0.3, 0.2, 0.4, 120),
+    "two_stage@64 - dense/lt3min/difference_of_r1@0.5": Estimate(0.05, -0.1, 0.15, 60),
+    "two_stage@64 - dense/gt10min/difference_of_r1@0.5": Estimate(0.3, 0.1, 0.5, ENOUGH - 1),
+    "two_stage/5min/attended_kv_bytes": Estimate(2.0**20),
 }
 CLAIM = {
     "id": "C1",
@@ -179,7 +179,7 @@ def test_a_rule_may_ask_that_two_intervals_lie_apart(project: Path) -> None:
 
 
 def test_another_file_may_be_compared_with(project: Path) -> None:
-    write_result(project / "other", name="other", metrics={GOOD: Metric(0.5, 0.45, 0.6, 50)})
+    write_result(project / "other", name="other", metrics={GOOD: Estimate(0.5, 0.45, 0.6, 50)})
     apart = line(rule="high < against.low", against=GOOD, against_result="other/result.json")
     assert verdict(project, apart) == "holds"
 

@@ -6,10 +6,13 @@ import pytest
 import torch
 
 from timescope_lite.common import UserError
-from timescope_lite.model.decoder import Decoder, DecoderConfig, LayerKV
-from timescope_lite.model.memory import DVRStore, downsample, group_positions
+from timescope_lite.datasets.prompts import vocabulary_of
+from timescope_lite.memory import DVRStore, LayerKV, downsample, group_positions
+from timescope_lite.model import decoder
+from timescope_lite.model.attention import attend_segments
+from timescope_lite.model.decoder import Decoder, DecoderConfig
 from timescope_lite.model.timescope import ModelConfig, TimeScope
-from timescope_lite.text import ANSWER, DIRECT, PAD, THINK, Vocabulary
+from timescope_lite.model.tokenizer import ANSWER, DIRECT, PAD, THINK
 from timescope_lite.world.domain import load_domains
 
 S, WIDTH = 16, 20
@@ -17,7 +20,7 @@ S, WIDTH = 16, 20
 
 @pytest.fixture(scope="module")
 def vocabulary():
-    return Vocabulary.of(load_domains().values())
+    return vocabulary_of(load_domains().values())
 
 
 def make_model(vocabulary, tokens_per_frame=1, **decoder):
@@ -93,11 +96,8 @@ def test_r1_also_by_the_general_path(vocabulary, monkeypatch):
     features = torch.randn(1, 3 * S, 1, WIDTH)
     with torch.no_grad():
         short = model.encode(features, torch.tensor([0]), 1)
-        whole = TimeScope._attend_segments
         monkeypatch.setattr(
-            TimeScope,
-            "_attend_segments",
-            lambda self, q, d, p, r, h: whole(self, q, d, p, r + S, h),
+            decoder, "attend", lambda q, kv, causal: attend_segments(q, kv, kv, segments=3)
         )
         general = model.encode(features, torch.tensor([0]), 1)
     assert largest_difference(short.dense, general.dense) <= 1e-5

@@ -21,8 +21,8 @@ from nbformat import NotebookNode
 
 from timescope_lite import __version__
 from timescope_lite.classroom import checks, runner
-from timescope_lite.classroom.bootstrap import first_cell
 from timescope_lite.classroom.checks.core import exercise_cells, prove
+from timescope_lite.classroom.publishing import first_cell
 from timescope_lite.classroom.report import RESERVED, STAMP, WIDGET
 from timescope_lite.classroom.runner import content_hash, declared_parameters
 from timescope_lite.common import UserError
@@ -87,7 +87,7 @@ def _form(path: Path, book: NotebookNode) -> list[str]:
         found.append("the markers of the measured line are not there once")
     start, parameters = _tagged(book, "bootstrap"), _tagged(book, "parameters")
     if len(start) != 1 or code[start[0]].source != first_cell():
-        found.append("the cell tagged bootstrap is not bootstrap.first_cell()")
+        found.append("the cell tagged bootstrap is not publishing.first_cell()")
     if len(parameters) != 1 or parameters != [i + 1 for i in start]:
         found.append("the cell after the bootstrap cell is not the only one tagged parameters")
     try:
@@ -398,7 +398,7 @@ def printing(cell: int, text: str) -> Callable[[NotebookNode], None]:
         (edit(0, source="Title"), "no title"),
         (edit(1, source="## Objectives"), "measured line"),
         (edit(1, source="<!-- measured:begin --><!-- measured:end -->"), "objectives"),
-        (edit(3, source="%pip install timescope-lite"), "not bootstrap.first_cell()"),
+        (edit(3, source="%pip install timescope-lite"), "not publishing.first_cell()"),
         (edit(4, source="seed = 1 + other"), "name = literal"),
         (
             lambda book: book.cells[5].metadata.update(tags=["parameters"]),

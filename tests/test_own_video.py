@@ -2,6 +2,7 @@
 scored.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,15 +13,14 @@ import torch
 from timescope_lite.classroom import own_video as module
 from timescope_lite.classroom.own_video import Event, read_events, score_events, write_events
 from timescope_lite.common import UserError
-from timescope_lite.model.checkpoint import Checkpoint
+from timescope_lite.datasets.prompts import vocabulary_of
 from timescope_lite.model.frame_encoder import FrameEncoder, FrameEncoderConfig
 from timescope_lite.model.timescope import ModelConfig, TimeScope
-from timescope_lite.text import Vocabulary
 from timescope_lite.video import write_mp4
 from timescope_lite.world.domain import load_domains
 
 DOMAIN = next(iter(load_domains().values()))
-VOCABULARY = Vocabulary.of([DOMAIN])
+VOCABULARY = vocabulary_of([DOMAIN])
 TASK = f"When does the {DOMAIN.activity(3)} at the {DOMAIN.place(7)}?"
 GOOD = {"task": TASK, "start_s": 2, "end_s": 5.5}
 
@@ -116,7 +116,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_video_longer_than_the_clock_is_refused_before_it_is_decoded(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("timescope_lite.grounding.NUM_SECONDS", 10)
+    monkeypatch.setattr("timescope_lite.model.frames.NUM_SECONDS", 10)
     with pytest.raises(
         UserError,
         match=r"mine\.mp4 lasts 12 s; the model's clock has codes for 10 s: cut it into parts",
@@ -131,19 +131,17 @@ def test_events_are_scored_in_their_order(file: Path, monkeypatch: pytest.Monkey
         .eval()
         .requires_grad_(False)
     )
-    checkpoint = Checkpoint(
-        TimeScope(ModelConfig(feature_width=16), VOCABULARY).eval(), encoder, {}
-    )
+    checkpoint = TimeScope(ModelConfig(feature_width=16), VOCABULARY, encoder).eval()
     scored = score_events(checkpoint, file)
     assert [row.event.start_s for row in scored] == [2.0, 0.0]
     for row in scored:
         assert row.found.duration_s == 12 and 0 <= row.tiou <= 1
         if row.found.interval:
             assert row.tiou == module.tiou(row.found.interval, (row.event.start_s, row.event.end_s))
-    said_absent = module.describe
-    monkeypatch.setattr(
-        module,
-        "describe",
-        lambda *a: module.Grounding(**said_absent(*a).__dict__ | {"interval": None}),
-    )
+    answered = TimeScope.ground
+
+    def nothing_found(*arguments):
+        return [dataclasses.replace(f, interval=None) for f in answered(*arguments)]
+
+    monkeypatch.setattr(TimeScope, "ground", nothing_found)
     assert [row.tiou for row in score_events(checkpoint, file)] == [0.0, 0.0]

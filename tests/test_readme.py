@@ -23,8 +23,8 @@ BLOCK = (
 )
 COMMANDS = [line.split("#")[0].strip() for line in BLOCK.strip().splitlines()]
 NOTEBOOK = """
-from timescope_lite.results import Metric, write_result
-_ = write_result(out, name="tiny", metrics={"two_stage@64/all/miou": Metric(0.5)}, seed=seed)
+from timescope_lite.results import Estimate, write_result
+_ = write_result(out, name="tiny", metrics={"two_stage@64/all/miou": Estimate(0.5)}, seed=seed)
 """
 
 

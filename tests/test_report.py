@@ -16,13 +16,13 @@ import pytest
 
 from timescope_lite import __version__
 from timescope_lite.classroom import report
-from timescope_lite.classroom.bootstrap import first_cell
+from timescope_lite.classroom.publishing import first_cell
 from timescope_lite.common import UserError, write_json
-from timescope_lite.results import Metric, read_result, write_result
+from timescope_lite.results import Estimate, read_result, write_result
 
 METRICS = {
-    "two_stage@64/all/r1@0.5": Metric(0.41, 0.35, 0.47, 120),
-    "two_stage@64/gt10min/device_kv_bytes": Metric(3 * 2**20),
+    "two_stage@64/all/r1@0.5": Estimate(0.41, 0.35, 0.47, 120),
+    "two_stage@64/gt10min/device_kv_bytes": Estimate(3 * 2**20),
 }
 
 
@@ -86,21 +86,21 @@ def test_a_result_comes_back_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "metric", "says"),
     [
-        ("r1@0.5", Metric(0.5), "system/bucket/metric"),
-        ("a//miou", Metric(0.5), "system/bucket/metric"),
-        ("a/all/r1@0.5", Metric(41.0), "not a fraction"),
-        ("a/all/miou", Metric(-0.1), "not a fraction"),
-        ("a/all/seconds", Metric(float("nan")), "finite"),
-        ("a/all/seconds", Metric(True), "finite"),
-        ("a/all/seconds", Metric(1.0, 0.5, float("inf")), "finite"),
-        ("a/all/seconds", Metric(1.0, low=0.5), "both be null"),
-        ("a/all/seconds", Metric(1.0, 2.0, 3.0), "outside its own interval"),
-        ("a/all/seconds", Metric(1.0, n=-1), "whole number"),
-        ("a/all/seconds", Metric(1.0, n=1.5), "whole number"),  # type: ignore[arg-type]
+        ("r1@0.5", Estimate(0.5), "system/bucket/metric"),
+        ("a//miou", Estimate(0.5), "system/bucket/metric"),
+        ("a/all/r1@0.5", Estimate(41.0), "not a fraction"),
+        ("a/all/miou", Estimate(-0.1), "not a fraction"),
+        ("a/all/seconds", Estimate(float("nan")), "finite"),
+        ("a/all/seconds", Estimate(True), "finite"),
+        ("a/all/seconds", Estimate(1.0, 0.5, float("inf")), "finite"),
+        ("a/all/seconds", Estimate(1.0, low=0.5), "both be null"),
+        ("a/all/seconds", Estimate(1.0, 2.0, 3.0), "outside its own interval"),
+        ("a/all/seconds", Estimate(1.0, n=-1), "whole number"),
+        ("a/all/seconds", Estimate(1.0, n=1.5), "whole number"),  # type: ignore[arg-type]
     ],
 )
 def test_a_broken_metric_is_never_written(
-    tmp_path: Path, key: str, metric: Metric, says: str
+    tmp_path: Path, key: str, metric: Estimate, says: str
 ) -> None:
     with pytest.raises(UserError, match=says):
         write_result(tmp_path, name="bench", metrics={key: metric})
@@ -267,7 +267,7 @@ def test_one_setting_gives_badges_links_and_the_first_cell(
 ) -> None:
     before = generate(project)
     assert b"colab" not in b"".join(before.values()), "what is not published has no badge"
-    monkeypatch.setattr("timescope_lite.classroom.bootstrap.REPOSITORY", "someone/course")
+    monkeypatch.setattr("timescope_lite.classroom.publishing.REPOSITORY", "someone/course")
     made = generate(project)
     address = (
         "https://colab.research.google.com/github/someone/course/blob/main/notebooks/00_start.ipynb"
@@ -368,8 +368,8 @@ def test_the_picture_by_length_shows_what_is_recorded_and_nothing_else(tmp_path:
     (tmp_path / "figures").mkdir()
     assert report.write_figures(tmp_path) is None
     measured = {
-        "two_stage@320/all/r1@0.5": Metric(0.5, 0.4, 0.6, 48),
-        "retrieval/all/r1@0.5": Metric(0.125, 0.1, 0.2, 48),
+        "two_stage@320/all/r1@0.5": Estimate(0.5, 0.4, 0.6, 48),
+        "retrieval/all/r1@0.5": Estimate(0.125, 0.1, 0.2, 48),
     }
     write_result(tmp_path / "data" / "results" / "hour", name="an hour", metrics=measured)
     picture = report.write_figures(tmp_path)

@@ -23,8 +23,8 @@ from timescope_lite.results import read_result
 LIBRARY_HASH = runner.library_hash
 PARAMETERS = 'profile = "smoke"\nout = ""\nseed = 0\nshare = 0.5\nlabel = "plain"'
 RESULT = """
-from timescope_lite.results import Metric, write_result
-METRIC = Metric(share, 0.25, 0.75, 8)
+from timescope_lite.results import Estimate, write_result
+METRIC = Estimate(share, 0.25, 0.75, 8)
 METRICS = {"two_stage@64/all/r1@0.5": METRIC}
 _ = write_result(out, name="tiny", seed=seed, config={"profile": profile}, metrics=METRICS)
 """

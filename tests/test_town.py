@@ -29,18 +29,11 @@ from timescope_lite.corpus import (
     write_captions,
     write_example,
 )
+from timescope_lite.datasets.prompts import CHAIN_LOSS, NO_LOSS, TIME_LOSS, Writer, vocabulary_of
 from timescope_lite.model.decoder import DecoderConfig
-from timescope_lite.model.timescope import MAX_CLUES, ModelConfig, TimeScope
-from timescope_lite.text import (
-    ANSWER,
-    CHAIN_LOSS,
-    NO_LOSS,
-    SO,
-    THINK,
-    TIME_LOSS,
-    Vocabulary,
-    Writer,
-)
+from timescope_lite.model.reading import MAX_CLUES
+from timescope_lite.model.timescope import ModelConfig, TimeScope
+from timescope_lite.model.tokenizer import ANSWER, SO, THINK
 from timescope_lite.train import TOWN_TASKS, recipe
 from timescope_lite.video import probe
 from timescope_lite.world.camera import CROSSING_S, PASSER_TOP, PERIOD_S, Camera
@@ -55,7 +48,7 @@ ODD = StoryConfig(oddities=True)
 
 @pytest.fixture(scope="module")
 def writer():
-    return Writer(Vocabulary.of(DOMAINS), DOMAINS)
+    return Writer(vocabulary_of(DOMAINS), DOMAINS)
 
 
 # --- cameras and takes
@@ -184,7 +177,7 @@ def test_clues_are_written_before_the_answer_and_the_next_tag_is_learned(writer)
 
 def test_a_model_of_the_core_town_writes_no_clue():
     core = list(load_domains().values())
-    writer = Writer(Vocabulary.of(core), DOMAINS)
+    writer = Writer(vocabulary_of(core), DOMAINS)
     assert writer.clue is None and set(writer.tokens) == {domain.name for domain in core}
     story = tell(core[0], 300, 1)
     question = draw_question(story, {"order": 1.0}, np.random.default_rng(0))

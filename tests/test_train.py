@@ -11,13 +11,13 @@ import torch
 from timescope_lite import bench
 from timescope_lite.common import UserError
 from timescope_lite.corpus import CachedSource, Mix, Pile, PixelSource, SymbolicSource
-from timescope_lite.grounding import TINY
+from timescope_lite.datasets.prompts import TIME_LOSS, Writer, vocabulary_of
 from timescope_lite.model.checkpoint import from_manifest, load, same_encoder, save, write_manifest
 from timescope_lite.model.decoder import DecoderConfig
 from timescope_lite.model.frame_encoder import FrameEncoder, FrameEncoderConfig
-from timescope_lite.model.timescope import ModelConfig, TimeScope
+from timescope_lite.model.timescope import ModelConfig, TimeScope, View, memory_mask
+from timescope_lite.model.tokenizer import ABSENT, NUM_SECONDS
 from timescope_lite.results import read_result
-from timescope_lite.text import ABSENT, NUM_SECONDS, TIME_LOSS, Vocabulary, Writer
 from timescope_lite.train import (
     CURRICULUM,
     RIVALS,
@@ -31,7 +31,6 @@ from timescope_lite.train import (
     recipe,
     rivals,
     train,
-    what_is_seen,
 )
 from timescope_lite.world.domain import load_domains
 
@@ -41,7 +40,7 @@ PHASE = Phase("test", 8, ((1.0, (64,)),), TASKS, r=(8,), sees="reload", warmup_s
 
 def make(seed=0, phase=PHASE):
     torch.manual_seed(seed)
-    vocabulary, source = Vocabulary.of(DOMAINS), SymbolicSource(DOMAINS)
+    vocabulary, source = vocabulary_of(DOMAINS), SymbolicSource(DOMAINS)
     model = TimeScope(ModelConfig(feature_width=source.width), vocabulary)
     return Trainer(model, Pile(DOMAINS, source, Writer(vocabulary, DOMAINS), 0), phase)
 
@@ -90,7 +89,9 @@ def test_a_coarse_question_sees_only_hvr_and_a_fine_one_its_window():
     trainer = make()
     batch = trainer.pile.batch(0, 128, 2, 6, Mix(TASKS))
     encoded = trainer.model.encode(batch.features, batch.clock, 8)
-    layers, mask = what_is_seen(trainer.model, encoded, batch, "reload")
+    layers, mask = memory_mask(
+        encoded, View("reload", batch.fine, batch.window), trainer.model.config
+    )
     slots = 128 // 8
     assert layers[0].k.shape[2] == mask.shape[-1] == slots + 128
     for b in range(2):
@@ -313,25 +314,19 @@ def test_the_whole_town_practises_details_before_fine_tuning_and_every_length_at
 def saved(tmp_path):
     torch.manual_seed(0)
     encoder = FrameEncoder(FrameEncoderConfig(fields=(3, 4)))
-    model = TimeScope(
-        ModelConfig(feature_width=encoder.config.feature_width), Vocabulary.of(DOMAINS)
-    )
-    return save(tmp_path / "tiny.safetensors", model, encoder, {"seed": 0}), model, encoder
+    config = ModelConfig(feature_width=encoder.config.feature_width)
+    model = TimeScope(config, vocabulary_of(DOMAINS), encoder, {"seed": 0})
+    return save(tmp_path / "tiny.safetensors", model), model
 
 
 def test_a_checkpoint_comes_back_whole(saved):
-    path, model, encoder = saved
+    path, model = saved
     back = load(path)
-    assert (
-        back.model.config == model.config
-        and back.model.vocabulary == model.vocabulary
-        and back.about["seed"] == 0
-    )
-    for one, two in ((model, back.model), (encoder, back.encoder)):
-        assert all(
-            torch.equal(a.half().float(), b)
-            for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True)
-        )
+    assert back.config == model.config and back.vocabulary == model.vocabulary
+    assert back.about["seed"] == 0
+    written, read = model.state_dict(), back.state_dict()
+    assert list(written) == list(read)
+    assert all(torch.equal(written[name].half().float(), read[name]) for name in written)
 
 
 def test_bad_checkpoints_are_named(saved, tmp_path):
@@ -379,14 +374,14 @@ def test_a_changed_file_does_not_pass_its_manifest(saved):
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint(saved, monkeypatch):
-    path, model, encoder = saved
+    path, model = saved
     before = path.read_bytes()
 
     def no_room(tensors, name, metadata):
         name.write_bytes(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("timescope_lite.model.checkpoint.save_file", no_room)
+    monkeypatch.setattr("safetensors.torch.save_file", no_room)
     with pytest.raises(
         UserError,
         match=(
@@ -394,7 +389,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(saved, monkeypatch):
             r"kept"
         ),
     ):
-        save(path, model, encoder, {})
+        save(path, model)
     assert path.read_bytes() == before and len(list(path.parent.iterdir())) == 1
 
 
@@ -411,18 +406,18 @@ def test_an_encoder_can_be_trained_together_with_the_decoder(tmp_path, monkeypat
 
 
 def test_the_loss_reaches_the_encoder_through_a_joint_pile():
-    ready = load(TINY)
+    ready = TimeScope.from_pretrained("tiny", torch.device("cpu"))
     domains = list(load_domains().values())
-    encoder = ready.encoder.requires_grad_(True)
+    encoder = ready.frame_encoder.requires_grad_(True)
     pile = bench._JointPile(
-        domains, bench._Pictures(encoder, domains), Writer(ready.model.vocabulary, domains), 0
+        domains, bench._Pictures(encoder, domains), Writer(ready.vocabulary, domains), 0
     )
     batch = pile.batch(0, 32, 2, 4, Mix({"place": 1.0}))
     plain = Pile(
-        domains, PixelSource(encoder, domains), Writer(ready.model.vocabulary, domains), 0
+        domains, PixelSource(encoder, domains), Writer(ready.vocabulary, domains), 0
     ).batch(0, 32, 2, 4, Mix({"place": 1.0}))
     assert torch.allclose(batch.features, plain.features, atol=1e-4) and torch.equal(
         batch.tokens, plain.tokens
     )
-    loss_of(ready.model, batch, 1, "all")[0].backward()
+    loss_of(ready, batch, 1, "all")[0].backward()
     assert encoder.stem[0].weight.grad.abs().sum() > 0

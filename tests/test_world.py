@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from timescope_lite.common import UserError
-from timescope_lite.text import SO, STOP_WORDS, Vocabulary, Writer, plain_words
+from timescope_lite.datasets.prompts import STOP_WORDS, Writer, plain_words, vocabulary_of
+from timescope_lite.model.tokenizer import SO
 from timescope_lite.world import domain as world
 from timescope_lite.world.domain import (
     EFFECT,
@@ -54,7 +55,7 @@ LENGTHS = (32, 64, 128, 300, 512)
 
 @pytest.fixture(scope="module")
 def writer():
-    return Writer(Vocabulary.of(DOMAINS), DOMAINS)
+    return Writer(vocabulary_of(DOMAINS), DOMAINS)
 
 
 @cache
@@ -513,7 +514,7 @@ def test_unknown_words_are_named_with_their_neighbours(writer):
     with pytest.raises(UserError, match="unknown word 'flod': the nearest known words are flood"):
         writer.vocabulary.encode("why is there a flod")
     role, other = DOMAINS[0].cast[0].role, DOMAINS[0].cast[1].objects[0]
-    with pytest.raises(UserError, match="is nothing this town knows"):
+    with pytest.raises(UserError, match="is nothing this model knows"):
         writer.vocabulary.encode(f"when does the {role} {DOMAINS[0].cast[0].verbs[0]} the {other}")
 
 

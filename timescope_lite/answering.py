@@ -32,26 +32,17 @@ from timescope_lite.corpus import (
     augmented_window,
     draw_question,
 )
-from timescope_lite.grounding import TINY, Answer, locate
+from timescope_lite.datasets.prompts import CHAIN_LOSS, NO_LOSS, TIME_LOSS, Writer, plain_words
+from timescope_lite.grounding import shipped_model
 from timescope_lite.intervals import tiou
-from timescope_lite.metrics import Estimate, bootstrap, bootstrap_difference, vstar_am, vstar_lgm
-from timescope_lite.model.checkpoint import Checkpoint, from_manifest, load, save
-from timescope_lite.model.decoder import LayerKV
+from timescope_lite.memory import LayerKV
+from timescope_lite.metrics import bootstrap, bootstrap_difference, vstar_am, vstar_lgm
+from timescope_lite.model.checkpoint import load, save
 from timescope_lite.model.frame_encoder import FrameEncoder
 from timescope_lite.model.timescope import TimeScope
-from timescope_lite.results import Metric, write_result
-from timescope_lite.text import (
-    ANSWER,
-    CHAIN_LOSS,
-    DIRECT,
-    NO_LOSS,
-    SO,
-    THINK,
-    TIME_LOSS,
-    Vocabulary,
-    Writer,
-    plain_words,
-)
+from timescope_lite.model.tokenizer import ANSWER, DIRECT, SO, THINK, Vocabulary
+from timescope_lite.model.two_stage import Answer, locate
+from timescope_lite.results import Estimate, write_result
 from timescope_lite.train import TASKS, Phase, Trainer
 from timescope_lite.world.domain import load_domains
 from timescope_lite.world.story import DIRECT_NUMBERS, Story, StoryConfig
@@ -341,17 +332,18 @@ class Effort:
 
 
 def fine_tune(
-    start: Checkpoint, effort: Effort, seed: int = 0, log: Path | None = None
+    start: TimeScope, effort: Effort, seed: int = 0, log: Path | None = None
 ) -> TimeScope:
     """A copy of the two-stage model that has learned to answer as well, in a short training (core
     town, pixels). Its frame encoder stays frozen.
     """
     domains = list(load_domains().values())
-    if start.encoder is None:
+    if start.frame_encoder is None:
         raise UserError("this checkpoint has no frame encoder; take one that was trained on pixels")
-    model = TimeScope(start.model.config, start.model.vocabulary)
-    model.load_state_dict(start.model.state_dict())
-    source = CachedSource(PixelSource(start.encoder, domains), seed + 77, effort.pool_frames)
+    model = TimeScope(start.config, start.vocabulary)
+    model.load_state_dict(start.own_state())
+    pixels = PixelSource(start.frame_encoder, domains)
+    source = CachedSource(pixels, seed + 77, effort.pool_frames)
     phase = Phase(
         "answer",
         effort.steps,
@@ -747,7 +739,9 @@ DIFFERENCES = (
 )
 
 
-def summarise(rows: Sequence[Mapping[str, Any]], poolings: Mapping[str, str]) -> dict[str, Metric]:
+def summarise(
+    rows: Sequence[Mapping[str, Any]], poolings: Mapping[str, str]
+) -> dict[str, Estimate]:
     """The flat map "system/bucket/metric" -> value and interval over videos: accuracies, paired
     differences, joint scores, shares, and what answering costs.
     """
@@ -787,7 +781,7 @@ def summarise(rows: Sequence[Mapping[str, Any]], poolings: Mapping[str, str]) ->
             ious = [placed(row, system) for row in part]
             both = joint_scores(right[system], ious, videos) | crossed(right[system], ious, videos)
             found |= {f"{system}/all/{name}": e for name, e in both.items()}
-    return {name: Metric(e.value, e.low, e.high, e.n) for name, e in found.items()}
+    return found
 
 
 def _buckets(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -803,7 +797,7 @@ def _buckets(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, A
 
 
 def study(
-    out: Path, effort: Effort | None = None, seed: int = 0, start: Checkpoint | None = None
+    out: Path, effort: Effort | None = None, seed: int = 0, start: TimeScope | None = None
 ) -> Path:
     """The whole of it into the folder `out`: weights that answer (trained where there are none
     yet), poolings, rows, `result.json` last; returns its path.
@@ -814,26 +808,22 @@ def study(
     """
     began, effort, out = time.monotonic(), effort or Effort(), Path(out)
     weights = out / WEIGHTS
-    ready = start or from_manifest(TINY.parent, "two_stage")
-    if ready.encoder is None:
+    ready = start or shipped_model()
+    if ready.frame_encoder is None:
         raise UserError("this checkpoint has no frame encoder; take one that was trained on pixels")
     out.mkdir(parents=True, exist_ok=True)
     if effort.steps and not weights.is_file():
         tuned = fine_tune(ready, effort, seed, out / "log.jsonl")
-        save(
-            weights,
-            tuned,
-            ready.encoder,
-            dict(ready.about) | {"answering_steps": effort.steps, "seed": seed},
-        )
-    pixels = PixelSource(ready.encoder, list(load_domains().values()))
-    answerer, grounds = (
-        FrameAnswerer(ready.encoder, pixels.symbols, ready.model.vocabulary),
-        {"zero_shot": ready.model},
-    )
-    examiner = Examiner(
-        answerer, grounds | ({"tuned": load(weights).model.eval()} if effort.steps else {})
-    )
+        tuned.frame_encoder = ready.frame_encoder
+        tuned.about = ready.about | {"answering_steps": effort.steps, "seed": seed}
+        save(weights, tuned)
+    pixels = PixelSource(ready.frame_encoder, list(load_domains().values()))
+    answerer = FrameAnswerer(ready.frame_encoder, pixels.symbols, ready.vocabulary)
+    grounds = {"zero_shot": ready}
+    models = dict(grounds)
+    if effort.steps:
+        models["tuned"] = load(weights)
+    examiner = Examiner(answerer, models)
     rows: list[dict[str, Any]] = []
     for name, story, features in held_out(pixels, effort.lengths[:2], effort.tuning, first=500):
         rows += [

@@ -12,20 +12,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from timescope_lite.common import UserError
+from timescope_lite.common import BudgetError, UserError
 from timescope_lite.corpus import Symbols
-from timescope_lite.grounding import Answer, locate, plan_window, refine
+from timescope_lite.datasets.prompts import knows
+from timescope_lite.memory import LayerKV, Memory, least_r
+from timescope_lite.memory.budget import DEFAULT_R, compressions
 from timescope_lite.metrics import centre_window, whole_video
-from timescope_lite.model.decoder import LayerKV
-from timescope_lite.model.frame_encoder import FrameEncoder
-from timescope_lite.model.memory import Memory
-from timescope_lite.model.timescope import Coarse, TimeScope
-from timescope_lite.text import DIRECT
+from timescope_lite.model.reading import Coarse
+from timescope_lite.model.timescope import TimeScope
+from timescope_lite.model.tokenizer import DIRECT
+from timescope_lite.model.two_stage import Answer, locate, plan_window, refine
 from timescope_lite.world.domain import load_domains
 from timescope_lite.world.tasks import Question
 
@@ -33,122 +33,142 @@ from timescope_lite.world.tasks import Question
 @dataclass
 class Video:
     """One video as frame features (F, K, Cf), F padded to whole segments, with its memories built
-    on demand and kept.
+    on demand and kept. `r`: the compression that two stages read it at.
     """
 
     model: TimeScope
     features: Tensor
     num_valid: int
-    r: int = 16
-    encoder: FrameEncoder | None = None
+    r: int = DEFAULT_R
     _memories: dict[tuple[int, int, str, bool], Memory] = field(default_factory=dict)
 
-    def memory(self, r: int, stride: int = 1, order: str = "true", history: bool = True) -> Memory:
-        """The video streamed at compression r; every `stride`-th frame only; frames in `true`
-        order, `shuffled`, or `blank`; segments that read the HVR of those before them, or (no
-        `history`) themselves only.
+    def memory(
+        self, r: int | None = None, stride: int = 1, order: str = "true", history: bool = True
+    ) -> Memory:
+        """The video streamed at compression r (None: the video's own); every `stride`-th frame
+        only; frames in `true` order, `shuffled`, or `blank`; segments that read the HVR of those
+        before them, or (no `history`) themselves only.
         """
+        r = self.r if r is None else r
         key = (r, stride, order, history)
         if key not in self._memories:
-            self._memories[key] = self.model.stream(
-                self._segments(stride, order), r, history=history
-            )
+            segments = self._segments(stride, order)
+            self._memories[key] = self.model.stream(segments, r, history=history)
         return self._memories[key]
 
     def _segments(self, stride: int, order: str) -> list[tuple[Tensor, int]]:
         S = self.model.config.frames_per_segment
         frames = self.features[: self.num_valid : stride]
         if order == "shuffled":
-            frames = frames[torch.randperm(len(frames), generator=torch.Generator().manual_seed(0))]
+            shuffle = torch.Generator().manual_seed(0)
+            frames = frames[torch.randperm(len(frames), generator=shuffle)]
         if order == "blank":
             frames = torch.zeros_like(frames)
         padding = -len(frames) % S
-        padded = torch.cat([frames, frames[-1:].expand(padding, -1, -1)]) if padding else frames
+        padded = frames
+        if padding:
+            padded = torch.cat([frames, frames[-1:].expand(padding, -1, -1)])
         return [(part, min(S, len(frames) - i * S)) for i, part in enumerate(padded.split(S))]
+
+    def least_r(self, budget: float) -> int:
+        """The least compression whose HVR of this video is within a budget. BudgetError if even
+        r = S is not.
+        """
+        S = self.model.config.frames_per_segment
+        return least_r(len(self.features), budget, compressions(S))
 
 
 WIDEN_BELOW = 0.95  # confidence of a coarse window
 FINE_TUNED_R = (4, 8, 16)  # compressions that the two-stage recipes train with
-System = Callable[[Video, list[list[int]], Sequence[Question], float], list[Answer]]
+Prompts = list[list[int]]
+Questions = Sequence[Question]
+System = Callable[[Video, Prompts, Questions, float], list[Answer]]
 
 
-def two_stage(
-    video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float
-) -> list[Answer]:
+def two_stage(video: Video, prompts: Prompts, questions: Questions, budget: float) -> list[Answer]:
     """TimeScope: coarse over HVR, reload, fine over HVR and the reloaded DVR."""
-    return locate(video.model, video.memory(video.r), prompts, budget)
+    return locate(video.model, video.memory(), prompts, budget)
 
 
 def two_stage_direct(
-    video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float
+    video: Video, prompts: Prompts, questions: Questions, budget: float
 ) -> list[Answer]:
     """Two stages, told to answer without reasoning."""
-    return two_stage(video, [[*prompt[:-1], DIRECT] for prompt in prompts], questions, budget)
+    direct = [[*prompt[:-1], DIRECT] for prompt in prompts]
+    return locate(video.model, video.memory(), direct, budget)
 
 
-def two_stage_with(fit: bool = False, history: bool = True, **options: Any) -> System:
-    """`two_stage` with one thing changed: the memory that it reads, or an option of `locate`.
+def no_history(video: Video, prompts: Prompts, questions: Questions, budget: float) -> list[Answer]:
+    """Two stages over segments that were read alone, without the HVR of those before them."""
+    return locate(video.model, video.memory(history=False), prompts, budget)
 
-    `fit`: at the least compression of FINE_TUNED_R whose HVR leaves half of the budget to the
-    reload (the largest if none does); without `history` every segment was read alone.
+
+def widened(video: Video, prompts: Prompts, questions: Questions, budget: float) -> list[Answer]:
+    """Two stages that widen a window by a segment a side where they are not sure of it."""
+    return locate(video.model, video.memory(), prompts, budget, threshold=WIDEN_BELOW)
+
+
+def window_alone(
+    video: Video, prompts: Prompts, questions: Questions, budget: float
+) -> list[Answer]:
+    """Two stages whose fine stage reads the reloaded DVR and nothing beside it."""
+    return locate(video.model, video.memory(), prompts, budget, keep_hvr=False)
+
+
+def two_stage_fit(
+    video: Video, prompts: Prompts, questions: Questions, budget: float
+) -> list[Answer]:
+    """Two stages at the least compression that fits the budget, mixed memory."""
+    return locate(video.model, video.memory(fitting_r(video, budget)), prompts, budget)
+
+
+def two_stage_fit_alone(
+    video: Video, prompts: Prompts, questions: Questions, budget: float
+) -> list[Answer]:
+    """Two stages at the least compression that fits, the fine stage over the window's DVR alone."""
+    memory = video.memory(fitting_r(video, budget))
+    return locate(video.model, memory, prompts, budget, keep_hvr=False)
+
+
+def fitting_r(video: Video, budget: float) -> int:
+    """The least compression that the two-stage model was trained with whose HVR leaves half of the
+    budget to the reload; the largest if none does.
     """
-
-    def system(
-        video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float
-    ) -> list[Answer]:
-        r = (
-            next(
-                (r for r in FINE_TUNED_R if len(video.features) / r <= budget / 2), FINE_TUNED_R[-1]
-            )
-            if fit
-            else video.r
-        )
-        return locate(video.model, video.memory(r, history=history), prompts, budget, **options)
-
-    return system
+    try:
+        return least_r(len(video.features), budget / 2, FINE_TUNED_R)
+    except BudgetError:
+        return max(FINE_TUNED_R)
 
 
 def oracle_window(
-    video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float
+    video: Video, prompts: Prompts, questions: Questions, budget: float
 ) -> list[Answer]:
     """The fine stage on the true window, with the reasoning as the coarse stage wrote it: what a
     better window alone could gain.
     """
-    memory, S = video.memory(video.r), video.model.config.frames_per_segment
-    answers = []
-    for prompt, coarse, q in zip(
-        prompts, video.model.coarse(memory, prompts), questions, strict=True
-    ):
-        true = replace(
-            coarse, window=(q.window_start_s // S, (q.window_end_s - 1) // S), confidence=1.0
-        )
-        answers.append(
-            refine(video.model, memory, prompt, true, *plan_window(true, memory, budget))
-        )
-    return answers
+    memory = video.memory()
+    windows = _true_windows(video, questions)
+    found = video.model.coarse(memory, prompts)
+    sure = [replace(c, window=w, confidence=1.0) for c, w in zip(found, windows, strict=True)]
+    return _reloaded(video, memory, prompts, sure, budget)
 
 
-def focus(
-    video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float
-) -> list[Answer]:
+def focus(video: Video, prompts: Prompts, questions: Questions, budget: float) -> list[Answer]:
     """Two readings and no reload: the second reads only the HVR of the window. What narrowing alone
     brings.
     """
-    memory = video.memory(compression_for(video, budget))
-    windows = [(coarse, coarse.window) for coarse in video.model.coarse(memory, prompts)]
-    return _narrowed(video, memory, prompts, windows)
+    memory = video.memory(video.least_r(budget))
+    return _narrowed(video, memory, prompts, video.model.coarse(memory, prompts))
 
 
 def single_stage(
-    video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float
+    video: Video, prompts: Prompts, questions: Questions, budget: float
 ) -> list[Answer]:
     """One reading of the least compressed HVR that the budget allows."""
-    return _one_reading(video, video.memory(compression_for(video, budget)), prompts)
+    return _one_reading(video, video.memory(video.least_r(budget)), prompts)
 
 
-def dense(
-    video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float
-) -> list[Answer]:
+def dense(video: Video, prompts: Prompts, questions: Questions, budget: float) -> list[Answer]:
     """One reading of everything, uncompressed: a reference, not an upper bound (one pass over a
     long video suffers from dilution).
     """
@@ -156,21 +176,19 @@ def dense(
 
 
 def dense_cropped(
-    video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float
+    video: Video, prompts: Prompts, questions: Questions, budget: float
 ) -> list[Answer]:
     """The dense model with all keys outside the true chapter's segments left out: how much of its
     misses is dilution.
     """
-    memory, S = video.memory(1), video.model.config.frames_per_segment
-    true = [(q.window_start_s // S, (q.window_end_s - 1) // S) for q in questions]
-    return _narrowed(
-        video, memory, prompts, list(zip(video.model.coarse(memory, prompts), true, strict=True))
-    )
+    memory = video.memory(1)
+    windows = _true_windows(video, questions)
+    found = video.model.coarse(memory, prompts)
+    true = [replace(c, window=w) for c, w in zip(found, windows, strict=True)]
+    return _narrowed(video, memory, prompts, true)
 
 
-def uniform(
-    video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float
-) -> list[Answer]:
+def uniform(video: Video, prompts: Prompts, questions: Questions, budget: float) -> list[Answer]:
     """Every n-th frame, uncompressed, as if the video were that much shorter; the answer is scaled
     back.
     """
@@ -182,9 +200,7 @@ def uniform(
     ]
 
 
-def retrieval(
-    video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float
-) -> list[Answer]:
+def retrieval(video: Video, prompts: Prompts, questions: Questions, budget: float) -> list[Answer]:
     """Frame similarity alone: the run of frames around the best one in which what the question
     names is seen. Misses what a question does not name.
     """
@@ -196,167 +212,136 @@ def retrieval(
             start -= 1
         while end < video.num_valid and similarity[end] > threshold:
             end += 1
-        answers.append(Answer(float(start), float(end), None, 0.0, (), 0.0, 0))
+        answers.append(Answer(float(start), float(end)))
     return answers
 
 
 def retrieve_then_fine(
-    video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float
+    video: Video, prompts: Prompts, questions: Questions, budget: float
 ) -> list[Answer]:
     """The window comes from frame similarity (the best segment and its neighbours), then the fine
     stage reads it.
     """
-    memory, S = video.memory(video.r), video.model.config.frames_per_segment
-    answers = []
-    for prompt, coarse, similarity in zip(
-        prompts, video.model.coarse(memory, prompts), _similarities(video, prompts), strict=True
-    ):
+    memory, S = video.memory(), video.model.config.frames_per_segment
+    found = video.model.coarse(memory, prompts)
+    windows = []
+    for coarse, similarity in zip(found, _similarities(video, prompts), strict=True):
         best = int(similarity.argmax()) // S
-        found = replace(
-            coarse,
-            window=(max(best - 1, 0), min(best + 1, memory.num_segments - 1)),
-            confidence=1.0,
-            absent=False,
-        )
-        answers.append(
-            refine(video.model, memory, prompt, found, *plan_window(found, memory, budget))
-        )
-    return answers
+        window = max(best - 1, 0), min(best + 1, memory.num_segments - 1)
+        windows.append(replace(coarse, window=window, confidence=1.0, absent=False))
+    return _reloaded(video, memory, prompts, windows, budget)
 
 
-def _similarities(video: Video, prompts: list[list[int]]) -> list[Tensor]:
+def _similarities(video: Video, prompts: Prompts) -> list[Tensor]:
     """Per question the log-probability of every frame (num_valid,) to show all that the question
     names, after the frame encoder's own classifiers.
     """
-    if video.encoder is None or len(video.encoder.heads) == 0:
+    model = video.model
+    encoder = model.frame_encoder
+    if encoder is None or len(encoder.heads) == 0:
         raise UserError(
             "retrieval needs the frame encoder's classifiers; use a checkpoint that was trained on "
             "pixels"
         )
-    symbols = Symbols(
-        [domain for domain in load_domains("all").values() if video.model.vocabulary.knows(domain)]
-    )
-    named = symbols.people() | {
-        part: (field, [cls]) for part, (field, cls) in symbols.named().items()
-    }
-    scores = [
-        head.log_softmax(-1) for head in video.encoder.classify(video.features[: video.num_valid])
-    ]
+    known = [d for d in load_domains("all").values() if knows(model.vocabulary, d)]
+    symbols = Symbols(known)
+    classes_of = symbols.people()
+    classes_of |= {part: (field, [cls]) for part, (field, cls) in symbols.named().items()}
+    scores = [head.log_softmax(-1) for head in encoder.classify(video.features[: video.num_valid])]
     found = []
     for prompt in prompts:
-        parts = [
-            part
-            for phrase in video.model.vocabulary.names(prompt)
-            for part in phrase
-            if part in named
-        ]
-        columns = [
-            scores[field][:, classes].logsumexp(-1)
-            for field, classes in (named[part] for part in parts)
-        ]
-        found.append(torch.stack(columns).sum(0) if columns else torch.zeros(video.num_valid))
+        similarity = torch.zeros(video.num_valid)
+        for phrase in model.vocabulary.names(prompt):
+            for part in phrase:
+                if part in classes_of:
+                    field, classes = classes_of[part]
+                    similarity = similarity + scores[field][:, classes].logsumexp(-1).cpu()
+        found.append(similarity)
     return found
 
 
-def text_only(
-    video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float
-) -> list[Answer]:
+def text_only(video: Video, prompts: Prompts, questions: Questions, budget: float) -> list[Answer]:
     """Negative control: the frames are blank."""
-    return locate(video.model, video.memory(video.r, order="blank"), prompts, budget)
+    return locate(video.model, video.memory(order="blank"), prompts, budget)
 
 
-def shuffled(
-    video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float
-) -> list[Answer]:
+def shuffled(video: Video, prompts: Prompts, questions: Questions, budget: float) -> list[Answer]:
     """Negative control: the frames come in random order."""
-    return locate(video.model, video.memory(video.r, order="shuffled"), prompts, budget)
+    return locate(video.model, video.memory(order="shuffled"), prompts, budget)
 
 
-def whole(
-    video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float
-) -> list[Answer]:
+def whole(video: Video, prompts: Prompts, questions: Questions, budget: float) -> list[Answer]:
     """Trivial: the whole video."""
     span = whole_video(float(video.num_valid))
-    return [Answer(span.start_s, span.end_s, None, 0.0, (), 0.0, 0) for _ in prompts]
+    return [Answer(span.start_s, span.end_s) for _ in prompts]
 
 
-def centre(
-    video: Video, prompts: list[list[int]], questions: Sequence[Question], budget: float
-) -> list[Answer]:
+def centre(video: Video, prompts: Prompts, questions: Questions, budget: float) -> list[Answer]:
     """Trivial: the middle third of the video."""
     span = centre_window(float(video.num_valid))
-    return [Answer(span.start_s, span.end_s, None, 0.0, (), 0.0, 0) for _ in prompts]
+    return [Answer(span.start_s, span.end_s) for _ in prompts]
 
 
-def _one_reading(video: Video, memory: Memory, prompts: list[list[int]]) -> list[Answer]:
+def _one_reading(video: Video, memory: Memory, prompts: Prompts) -> list[Answer]:
+    """Reasoning and answer from one reading of the whole HVR."""
     answers = []
     for prompt, coarse in zip(prompts, video.model.coarse(memory, prompts), strict=True):
-        start, end = video.model.fine(memory.hvr, memory, prompt, coarse.chain)
-        answers.append(
-            Answer(
-                start,
-                end,
-                None,
-                coarse.confidence,
-                tuple(coarse.chain),
-                memory.attended_frames(),
-                0,
-            )
-        )
+        answers.append(_answer(video, memory, memory.hvr, prompt, coarse))
     return answers
 
 
 def _narrowed(
-    video: Video,
-    memory: Memory,
-    prompts: list[list[int]],
-    windows: Sequence[tuple[Coarse, tuple[int, int]]],
+    video: Video, memory: Memory, prompts: Prompts, windows: Sequence[Coarse]
 ) -> list[Answer]:
-    """A second reading of the HVR of a window only."""
+    """A second reading of the HVR of each window only."""
     answers = []
-    for prompt, (coarse, window) in zip(prompts, windows, strict=True):
-        first, last = window[0] * memory.slots, (window[1] + 1) * memory.slots
-        narrowed = [
-            LayerKV(layer.k[:, :, first:last], layer.v[:, :, first:last]) for layer in memory.hvr
-        ]
-        start, end = video.model.fine(narrowed, memory, prompt, coarse.chain)
-        answers.append(
-            Answer(
-                start,
-                end,
-                None,
-                coarse.confidence,
-                tuple(coarse.chain),
-                memory.attended_frames(),
-                0,
-            )
-        )
+    for prompt, coarse in zip(prompts, windows, strict=True):
+        layers = memory.narrowed(*coarse.window)
+        answers.append(_answer(video, memory, layers, prompt, coarse))
     return answers
 
 
-def compression_for(video: Video, budget: float) -> int:
-    """The smallest r that keeps the whole video within `budget` frames' worth. UserError if even r
-    = S does not.
-    """
-    S = video.model.config.frames_per_segment
-    for r in (r for r in range(1, S + 1) if S % r == 0):
-        if len(video.features) / r <= budget:
-            return r
-    raise UserError(
-        f"a video of {video.num_valid} frames does not fit into {budget:g} frames' worth even at "
-        f"r={S}; raise the budget"
+def _answer(
+    video: Video, memory: Memory, layers: list[LayerKV], prompt: list[int], coarse: Coarse
+) -> Answer:
+    """The fine stage over some of the HVR: nothing is reloaded."""
+    start, end = video.model.fine(layers, memory, prompt, coarse.chain)
+    return Answer(
+        start,
+        end,
+        confidence=coarse.confidence,
+        chain=tuple(coarse.chain),
+        attended_frames=memory.attended_frames(),
     )
+
+
+def _reloaded(
+    video: Video, memory: Memory, prompts: Prompts, windows: Sequence[Coarse], budget: float
+) -> list[Answer]:
+    """The fine stage over the mixed memory, on windows that somebody else chose."""
+    answers = []
+    for prompt, coarse in zip(prompts, windows, strict=True):
+        window, note = plan_window(coarse, memory, budget)
+        answer = refine(video.model, memory, prompt, coarse, window)
+        answers.append(replace(answer, note=note))
+    return answers
+
+
+def _true_windows(video: Video, questions: Questions) -> list[tuple[int, int]]:
+    """First and last segment of every question's chapter."""
+    S = video.model.config.frames_per_segment
+    return [(q.window_start_s // S, (q.window_end_s - 1) // S) for q in questions]
 
 
 SYSTEMS: dict[str, System] = {
     "two_stage": two_stage,
     "two_stage_direct": two_stage_direct,
     "two_stage_no_cot": two_stage_direct,
-    "no_history": two_stage_with(history=False),
-    "widened": two_stage_with(threshold=WIDEN_BELOW),
-    "window_alone": two_stage_with(keep_hvr=False),
-    "two_stage_fit": two_stage_with(fit=True),
-    "two_stage_fit_alone": two_stage_with(fit=True, keep_hvr=False),
+    "no_history": no_history,
+    "widened": widened,
+    "window_alone": window_alone,
+    "two_stage_fit": two_stage_fit,
+    "two_stage_fit_alone": two_stage_fit_alone,
     "oracle_window": oracle_window,
     "focus": focus,
     "focus_trained": focus,

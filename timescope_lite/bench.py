@@ -17,16 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from timescope_lite.common import UserError, pick_device
+from timescope_lite.common import UserError, process_rss
 from timescope_lite.corpus import Batch, CachedSource, Mix, Pile, PixelSource, tell_one
-from timescope_lite.grounding import TINY, feature_stream, locate, prompt_of
+from timescope_lite.datasets.prompts import Writer
+from timescope_lite.grounding import model_of
+from timescope_lite.memory.budget import DEFAULT_R
 from timescope_lite.metrics import bootstrap
-from timescope_lite.model.checkpoint import Checkpoint, load
 from timescope_lite.model.frame_encoder import FrameEncoder
-from timescope_lite.model.memory import process_rss
+from timescope_lite.model.frames import feature_stream
 from timescope_lite.model.timescope import ModelConfig, TimeScope
-from timescope_lite.results import Metric, write_result
-from timescope_lite.text import Writer
+from timescope_lite.model.two_stage import locate
+from timescope_lite.results import Estimate, write_result
 from timescope_lite.train import FEATURE_GAIN, Phase, Trainer, free_running, recipe
 from timescope_lite.video import write_mp4
 from timescope_lite.world.domain import Domain, load_domains
@@ -42,7 +43,7 @@ def scale(
     minutes: Sequence[int] | None = None,
     checkpoint: Path | None = None,
     seed: int = 0,
-    r: int = 16,
+    r: int = DEFAULT_R,
 ) -> Path:
     """Ground one task in videos of growing length and write result.json into `out`; buckets are
     named by minutes.
@@ -53,8 +54,8 @@ def scale(
     minutes = MINUTES if minutes is None else minutes
     if not minutes or min(minutes) <= 0:
         raise UserError(f"minutes {list(minutes)}: expected positive lengths, such as 5 15 60")
-    ready = load(checkpoint or TINY, pick_device())
-    metrics: dict[str, Metric] = {}
+    ready = model_of(checkpoint)
+    metrics: dict[str, Estimate] = {}
     with tempfile.TemporaryDirectory() as folder:
         for length in sorted(minutes):
             video = Path(folder) / f"{length}min.mp4"
@@ -70,11 +71,11 @@ def scale(
     )
 
 
-def _measure(ready: Checkpoint, video: Path, bucket: str, r: int) -> dict[str, Metric]:
+def _measure(ready: TimeScope, video: Path, bucket: str, r: int) -> dict[str, Estimate]:
     started, seen = time.perf_counter(), [process_rss()]
-    memory = ready.model.stream(_watched(feature_stream(ready, video), seen), r)
+    memory = ready.stream(_watched(feature_stream(ready, video), seen), r)
     streamed_s = time.perf_counter() - started
-    answer = locate(ready.model, memory, [prompt_of(ready, "Why is there a flood?")])[0]
+    answer = locate(ready, memory, [ready.prompt("Why is there a flood?")])[0]
     S = memory.frames_per_segment
     window = (
         None
@@ -82,10 +83,10 @@ def _measure(ready: Checkpoint, video: Path, bucket: str, r: int) -> dict[str, M
         else (int(answer.window[0]) // S, (int(answer.window[1]) - 1) // S)
     )
     counted = memory.counters(window) | {"rss_bytes": float(max(seen))}
-    found = {f"two_stage/{bucket}/{name}": Metric(value) for name, value in counted.items()}
-    found[f"two_stage/{bucket}/seconds"] = Metric(time.perf_counter() - started)
-    found[f"two_stage/{bucket}/stream_seconds"] = Metric(streamed_s)
-    found[f"dense/{bucket}/attended_kv_bytes"] = Metric(
+    found = {f"two_stage/{bucket}/{name}": Estimate(value) for name, value in counted.items()}
+    found[f"two_stage/{bucket}/seconds"] = Estimate(time.perf_counter() - started)
+    found[f"two_stage/{bucket}/stream_seconds"] = Estimate(streamed_s)
+    found[f"dense/{bucket}/attended_kv_bytes"] = Estimate(
         float(memory.num_frames * memory.bytes_per_frame())
     )
     return found
@@ -113,7 +114,7 @@ def segments(out: Path, repeats: int = 25, frames: int = 1024, r: int = 4, seed:
             f"repeats={repeats}, frames={frames}: expected two or more, and a multiple of "
             f"{max(SEGMENTS)}"
         )
-    model = load(TINY).model
+    model = TimeScope.from_pretrained("tiny", torch.device("cpu"))
     features = torch.randn(
         frames,
         model.config.tokens_per_frame,
@@ -141,7 +142,7 @@ def segments(out: Path, repeats: int = 25, frames: int = 1024, r: int = 4, seed:
         }
         for name, values in measured.items():
             e = bootstrap(values, [str(turn) for turn in range(repeats)])
-            metrics[f"S={S}/all/{name}"] = Metric(e.value, e.low, e.high, e.n)
+            metrics[f"S={S}/all/{name}"] = e
     return write_result(
         out,
         name="bench-segments",
@@ -192,14 +193,14 @@ def joint(
     """
     if steps < 4:
         raise UserError(f"steps={steps}: expected 4 or more")
-    ready = load(checkpoint or TINY)
+    ready = model_of(checkpoint)
     domains, phase = (
         list(load_domains().values()),
         dataclasses.replace(recipe("lab").phases[0], steps=steps),
     )
-    assert ready.encoder is not None
+    assert ready.frame_encoder is not None
     torch.manual_seed(seed)
-    untrained = FrameEncoder(ready.encoder.config)
+    untrained = FrameEncoder(ready.frame_encoder.config)
     pictures = torch.cat(
         [
             _Pictures(untrained, domains).draw(domains, 32, (seed, 5, i), StoryConfig())[1]
@@ -207,10 +208,10 @@ def joint(
         ]
     )
     untrained.standardise(pictures.permute(0, 3, 1, 2).float() / 255)
-    metrics: dict[str, Metric] = {}
+    metrics: dict[str, Estimate] = {}
     for name, encoder in (
-        ("frozen", ready.encoder),
-        ("joint", copy.deepcopy(ready.encoder)),
+        ("frozen", ready.frame_encoder),
+        ("joint", copy.deepcopy(ready.frame_encoder)),
         ("joint_from_random", untrained),
     ):
         metrics |= _learned(name, encoder, domains, phase, ready, seed, videos)
@@ -228,17 +229,17 @@ def _learned(  # noqa: PLR0913
     encoder: FrameEncoder,
     domains: list[Domain],
     phase: Phase,
-    ready: Checkpoint,
+    ready: TimeScope,
     seed: int,
     videos: int,
-) -> dict[str, Metric]:
-    source, writer = PixelSource(encoder, domains), Writer(ready.model.vocabulary, domains)
+) -> dict[str, Estimate]:
+    source, writer = PixelSource(encoder, domains), Writer(ready.vocabulary, domains)
     torch.manual_seed(seed)
     model = TimeScope(
         ModelConfig(
-            ready.model.config.decoder, source.width, feature_gain=FEATURE_GAIN, can_say_absent=True
+            ready.config.decoder, source.width, feature_gain=FEATURE_GAIN, can_say_absent=True
         ),
-        ready.model.vocabulary,
+        ready.vocabulary,
     )
     model.align(source.directions())
     if name == "frozen":
@@ -268,7 +269,7 @@ def _learned(  # noqa: PLR0913
         model, Pile(domains, PixelSource(encoder.eval(), domains), writer, seed), phase, videos
     )
     found = {
-        f"{name}/{kind.replace('r1@0.5', 'all')}/r1@0.5": Metric(value)
+        f"{name}/{kind.replace('r1@0.5', 'all')}/r1@0.5": Estimate(value)
         for kind, value in right.items()
     }
-    return found | {f"{name}/all/s_per_step": Metric(float(np.median(times)))}
+    return found | {f"{name}/all/s_per_step": Estimate(float(np.median(times)))}

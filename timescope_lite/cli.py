@@ -31,6 +31,7 @@ from timescope_lite.common import (
 
 if TYPE_CHECKING:
     from timescope_lite.classroom.runner import RunResult
+    from timescope_lite.model import Grounding
 
 NAME = "timescope-lite"
 app = typer.Typer(
@@ -46,7 +47,15 @@ app.add_typer(bench_app, name="bench")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Checkpoint = Annotated[
-    Path | None, typer.Option(help="A .safetensors file; the shipped model without it.")
+    str | None,
+    typer.Option(
+        help="A .safetensors file, a folder of save_pretrained, or owner/name on the Hub; the "
+        "shipped model without it."
+    ),
+]
+R = Annotated[
+    int | None,
+    typer.Option("--r", help="Frames per group of the compressed memory; 16 unless given."),
 ]
 Split = Annotated[
     str,
@@ -181,32 +190,36 @@ def ground(
     video: Path,
     task: str,
     checkpoint: Checkpoint = None,
-    r: int = 16,
-    budget: float | None = None,
+    r: R = None,
+    budget: Annotated[
+        float | None, typer.Option(help="Attended KV at its peak, in frames' worth.")
+    ] = None,
+    memory: Annotated[
+        Path | None, typer.Option(help="Answer from a folder that `encode` wrote for this VIDEO.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find the interval of VIDEO that holds the evidence for TASK. --budget: attended KV at its
-    peak, in frames' worth.
-    """
-    found = _call("grounding", "ground")(video, task, checkpoint=checkpoint, r=r, budget=budget)
-    said = "the evidence is not in this video"
+    """Find the interval of VIDEO that holds the evidence for TASK."""
+    find = _call("grounding", "ground")
+    found = find(video, task, checkpoint=checkpoint, r=r, budget=budget, memory=memory)
+    _print(found.as_dict(), as_json, _said(found))
+
+
+def _said(found: Grounding) -> str:
+    """A Grounding in three or four lines."""
+    answer = "the evidence is not in this video"
     if found.interval is not None:
-        said = (
-            f"{_clock(found.interval.start_s)} - {_clock(found.interval.end_s)}  (confidence "
-            f"{found.confidence:.2f})"
-        )
-    window = (
-        f"reloaded {_clock(found.window.start_s)} - {_clock(found.window.end_s)}"
-        if found.window
-        else "nothing reloaded"
-    )
-    lines = [
-        said,
-        found.reasoning,
-        f"{window} of {_clock(found.duration_s)}; attended KV {found.attended_frames:.0f} frames' "
-        "worth",
-    ]
-    _print(found.as_dict(), as_json, "\n".join([*lines, *filter(None, [found.note])]))
+        span = f"{_clock(found.interval.start_s)} - {_clock(found.interval.end_s)}"
+        answer = f"{span}  (confidence {found.confidence:.2f})"
+    window = "nothing reloaded"
+    if found.window is not None:
+        window = f"reloaded {_clock(found.window.start_s)} - {_clock(found.window.end_s)}"
+    reasoning = _call("datasets.prompts", "in_plain_words")(found.reasoning)
+    cost = f"attended KV {found.attended_frames:.0f} frames' worth"
+    lines = [answer, reasoning, f"{window} of {_clock(found.duration_s)}; {cost}"]
+    if found.note and found.interval is not None:
+        lines.append(found.note)
+    return "\n".join(lines)
 
 
 def _clock(seconds: float) -> str:
@@ -219,10 +232,10 @@ def encode(
     video: Path,
     out: Annotated[Path, typer.Option("-o", "--out")],
     checkpoint: Checkpoint = None,
-    r: int = 16,
+    r: R = None,
     as_json: AsJson = False,
 ) -> None:
-    """Stream VIDEO once and keep its HVR and DVR in a folder."""
+    """Stream VIDEO once and keep its HVR and DVR in a folder, for `ground --memory`."""
     manifest = _call("grounding", "encode")(video, out, checkpoint=checkpoint, r=r)
     _print(read_json(manifest, "manifest"), as_json, str(manifest))
 

@@ -5,13 +5,14 @@ paths, atomic files.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import random
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,10 @@ class UserError(ValueError):
     """Bad input, in one sentence: the thing, what was expected, what to do. The command line prints
     it and exits 2.
     """
+
+
+class BudgetError(UserError):
+    """A memory budget that has no room for what was asked of it."""
 
 
 @dataclass(frozen=True)
@@ -195,6 +200,40 @@ def read_json(path: Path, what: str) -> Any:
         raise UserError(f"{what} {path} does not exist") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{what} {path} is not valid JSON ({error})") from None
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], header: dict[str, str] | None = None
+) -> Path:
+    """Write a safetensors file atomically. UserError where the disk refuses: what stood there
+    before is kept.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        with atomic_path(Path(path)) as temporary:
+            plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            save_file(plain, temporary, metadata=header)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"cannot write {path} ({error}); what stood there is kept: make room, or choose "
+            "another folder"
+        ) from None
+    return Path(path)
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a file, in hex."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def process_rss() -> int:
+    """Resident memory of this process in bytes."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
 
 
 def git_commit() -> str:

@@ -25,21 +25,18 @@ from tqdm.auto import tqdm
 
 from timescope_lite import __version__
 from timescope_lite.common import UserError, atomic_path, data_root, from_mapping, write_json
+from timescope_lite.datasets.prompts import CHAIN_LOSS, NO_LOSS, TIME_LOSS, Writer
 from timescope_lite.metrics import best_constant, mean_iou, tiou_many
 from timescope_lite.model.frame_encoder import FrameEncoder
-from timescope_lite.text import (
+from timescope_lite.model.tokenizer import (
     ABSENT,
     ANSWER,
-    CHAIN_LOSS,
     DIRECT,
-    NO_LOSS,
     NUM_SECONDS,
     PAD,
     SO,
     THINK,
-    TIME_LOSS,
     WINDOW,
-    Writer,
 )
 from timescope_lite.video import read_frames, write_mp4
 from timescope_lite.world.camera import Camera
@@ -1122,6 +1119,30 @@ def build(
     }
     write_json(folder / "split.json", card)
     return folder
+
+
+def build_some(
+    name: str, seed: int | None = None, root: Path | None = None, videos: int | None = None
+) -> tuple[Path, list[Item]]:
+    """The folder of a split and its questions, or those about `videos` of its videos, spread evenly
+    over it, of which only these are rendered. Files are the same as `build` writes.
+    """
+    folder = split_folder(name, seed, root)
+    if videos is None:
+        return folder, read_questions(build(name, seed, root))
+    planned = [(story, items) for story, items in plan(name, seed) if items]
+    if not 1 <= videos <= len(planned):
+        raise UserError(
+            f"videos is {videos}: expected 1 to {len(planned)}, so many has split {name!r}"
+        )
+    chosen = np.linspace(0, len(planned) - 1, videos).round().astype(int)
+    found: list[Item] = []
+    for story, items in (planned[i] for i in chosen):
+        path = folder / items[0].video
+        if not path.is_file():
+            _film((path, story, get_split(name)))
+        found += items
+    return folder, found
 
 
 def _film(what: tuple[Path, Story, Split]) -> None:

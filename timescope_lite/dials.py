@@ -23,11 +23,11 @@ from timescope_lite import plots
 from timescope_lite.baselines import Video
 from timescope_lite.common import UserError, atomic_path
 from timescope_lite.corpus import CachedSource, FeatureSource, Item, Pile, SymbolicSource
+from timescope_lite.datasets.prompts import Writer, vocabulary_of
 from timescope_lite.evaluate import differences, run_systems, summarise
 from timescope_lite.model.checkpoint import load, save
 from timescope_lite.model.timescope import ModelConfig, TimeScope
 from timescope_lite.results import read_result, write_result
-from timescope_lite.text import Vocabulary, Writer
 from timescope_lite.train import CURRICULUM, WORDS, Phase, Trainer
 from timescope_lite.world.domain import Domain, load_domains
 from timescope_lite.world.story import StoryConfig
@@ -131,14 +131,14 @@ def fresh_model(
     config = ModelConfig(
         feature_width=source.width, tokens_per_frame=dial.K, frames_per_segment=dial.S
     )
-    model = TimeScope(config, Vocabulary.of(domains))
+    model = TimeScope(config, vocabulary_of(domains))
     model.align(source.directions())
     return model
 
 
 def with_segments(path: Path, S: int) -> TimeScope:
     """The backbone with another segment length: S is no weight, only a way of reading."""
-    model = load(path).model
+    model = load(path)
     model.config = dataclasses.replace(model.config, frames_per_segment=S)
     return model.train()
 
@@ -175,7 +175,8 @@ def turn(name: str, out: Path, effort: Effort | None = None, seed: int = 0) -> P
                 seed + 1000 * number,
                 backbone.with_suffix(".jsonl"),
             )
-        save(backbone, model, None, {"seed": seed, "effort": dataclasses.asdict(effort)})
+        model.about = {"seed": seed, "effort": dataclasses.asdict(effort)}
+        save(backbone, model)
     rows, pool = [], CachedSource(source, seed + 1, POOL_FRAMES)
     for number, (system, phase) in enumerate(fine_tuning(effort, dial).items()):
         if system in {"focus", "dense"} and name != "base":

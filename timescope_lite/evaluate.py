@@ -15,31 +15,24 @@ import torch
 from tqdm.auto import tqdm
 
 from timescope_lite.baselines import NO_BUDGET, OWN_TRAINING, SHOWN_THE_TRUTH, SYSTEMS, Video
-from timescope_lite.common import UserError, atomic_path, pick_device
+from timescope_lite.common import BudgetError, UserError, atomic_path, pick_device
 from timescope_lite.corpus import (
     Item,
-    build,
+    build_some,
     get_split,
-    plan,
-    read_questions,
-    split_folder,
-    story_of,
 )
-from timescope_lite.grounding import TINY, Answer, feature_stream
+from timescope_lite.datasets.prompts import Writer
+from timescope_lite.grounding import model_of
 from timescope_lite.intervals import Interval, covers, parse_intervals, tiou
+from timescope_lite.memory.budget import DEFAULT_R
 from timescope_lite.metrics import bootstrap, calibration_error
-from timescope_lite.model.checkpoint import (
-    Checkpoint,
-    from_manifest,
-    load,
-    manifest_of,
-    same_encoder,
-)
-from timescope_lite.results import Metric, write_result
-from timescope_lite.text import THINK, Writer
-from timescope_lite.video import write_mp4
+from timescope_lite.model import TimeScope
+from timescope_lite.model.checkpoint import from_manifest, manifest_of, same_encoder
+from timescope_lite.model.frames import feature_stream
+from timescope_lite.model.tokenizer import THINK
+from timescope_lite.model.two_stage import Answer
+from timescope_lite.results import Estimate, write_result
 from timescope_lite.world.domain import load_domains
-from timescope_lite.world.render import render_video
 
 BUDGETS = (64, 128, 256)
 
@@ -52,13 +45,11 @@ class Weights:
     def __init__(self, path: Path | None = None) -> None:
         """`path`: a checkpoint, a folder with a manifest, or None for the shipped one."""
         self.folder = Path(path) if path is not None and Path(path).is_dir() else None
-        device = pick_device()
-        self.main = (
-            from_manifest(self.folder, "two_stage", device)
-            if self.folder
-            else load(TINY if path is None else Path(path), device)
-        )
-        self._owned: dict[str, Checkpoint] = {"two_stage": self.main}
+        if self.folder is not None:
+            self.main = from_manifest(self.folder, "two_stage", pick_device())
+        else:
+            self.main = model_of(path)
+        self._owned: dict[str, TimeScope] = {"two_stage": self.main}
 
     def owner(self, system: str) -> str:
         """The trained system whose weights `system` reads with: its own where they are at hand,
@@ -71,25 +62,26 @@ class Weights:
         """Whether the weights that `system` is meant to read with are at hand."""
         return self.owner(system) == OWN_TRAINING.get(system, "two_stage")
 
-    def of(self, system: str) -> Checkpoint:
-        """The checkpoint for `system`, read when first asked for. UserError if its frame encoder is
+    def of(self, system: str) -> TimeScope:
+        """The model for `system`, read when first asked for. UserError if its frame encoder is
         another one: features are computed once.
         """
         owner = self.owner(system)
         if owner not in self._owned:
-            self._owned[owner] = (
-                from_manifest(self.folder, owner, pick_device()) if self.folder else self.main
-            )
-            if not same_encoder(self._owned[owner], self.main):
+            # Whose weights are not the two-stage model's comes from a folder (`owner`).
+            assert self.folder is not None
+            model = from_manifest(self.folder, owner, pick_device())
+            if not same_encoder(model, self.main):
                 raise UserError(
                     f"the checkpoint of {owner!r} in {self.folder} has another frame encoder than "
                     "that of 'two_stage'; train both from one"
                 )
+            self._owned[owner] = model
         return self._owned[owner]
 
     def about(self) -> dict[str, Any]:
         """Seed, steps and commit of every checkpoint that was used."""
-        return {owner: checkpoint.about for owner, checkpoint in self._owned.items()}
+        return {owner: model.about for owner, model in self._owned.items()}
 
 
 class Videos:
@@ -97,23 +89,19 @@ class Videos:
     checkpoint.
     """
 
-    def __init__(self, weights: Weights, path: Path, r: int = 16) -> None:
+    def __init__(self, weights: Weights, path: Path, r: int = DEFAULT_R) -> None:
         self.weights, self.r = weights, r
         parts = list(feature_stream(weights.main, path))
-        self.features, self.num_valid = (
-            torch.cat([features for features, _ in parts]),
-            sum(valid for _, valid in parts),
-        )
+        self.features = torch.cat([features for features, _ in parts])
+        self.num_valid = sum(valid for _, valid in parts)
         self._videos: dict[str, Video] = {}
 
     def of(self, system: str) -> Video:
         """The video as `system` reads it."""
         owner = self.weights.owner(system)
         if owner not in self._videos:
-            checkpoint = self.weights.of(system)
-            self._videos[owner] = Video(
-                checkpoint.model, self.features, self.num_valid, self.r, checkpoint.encoder
-            )
+            model = self.weights.of(system)
+            self._videos[owner] = Video(model, self.features, self.num_valid, self.r)
         return self._videos[owner]
 
 
@@ -190,62 +178,66 @@ def run_systems(
     questions = [item.question for item in items]
     rows = []
     for name in systems:
-        for budget in (None,) if name in NO_BUDGET else tuple(budgets):
+        own_budgets: Sequence[float] = (0.0,) if name in NO_BUDGET else tuple(budgets)
+        for budget in own_budgets:
             video, started = video_of(name), time.perf_counter()
             try:
-                answers = SYSTEMS[name](video, prompts, questions, float(budget or 0))
-            except UserError as error:
-                if "budget" not in str(error):
-                    raise
+                answers = SYSTEMS[name](video, prompts, questions, float(budget))
+            except BudgetError:
                 continue  # this video does not fit into this budget: the cell says so by its n
             each = (time.perf_counter() - started) / len(items)
-            label = label_of(name, budget or 0)
             for item, answer in zip(items, answers, strict=True):
-                row = row_of(item, label, answer, each)
-                rows.append(
-                    row | {"hops": hops_of(item, answer, writer)}
-                    if answer.chain and not item.question.absent
-                    else row
-                )
+                row = row_of(item, label_of(name, budget), answer, each)
+                if answer.chain and not item.question.absent:
+                    row["hops"] = hops_of(item, answer, writer)
+                rows.append(row)
     return rows
 
 
-def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Metric]:
+def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Estimate]:
     """The flat map "system/bucket/metric" -> value, low, high, n, with bootstrap intervals over
     videos.
     """
-    metrics: dict[str, Metric] = {}
+    metrics: dict[str, Estimate] = {}
     for system in dict.fromkeys(row["system"] for row in rows):
         mine = [row for row in rows if row["system"] == system]
         for bucket, chosen in _buckets(mine).items():
             for metric, (values, groups) in _metrics(chosen).items():
                 estimate = bootstrap(values, groups)
-                metrics[f"{system}/{bucket}/{metric}"] = Metric(
-                    estimate.value, estimate.low, estimate.high, estimate.n
-                )
+                metrics[f"{system}/{bucket}/{metric}"] = estimate
         sure = [row for row in mine if "covered" in row]
         if sure:
             error = calibration_error(
                 [min(row["confidence"], 1.0) for row in sure],
                 [float(row["covered"]) for row in sure],
             )
-            metrics[f"{system}/all/calibration_error"] = Metric(error, n=len(sure))
+            metrics[f"{system}/all/calibration_error"] = Estimate(error, n=len(sure))
     return metrics
 
 
-# The differences that the course reports, system -> what is taken from it, each paired question by
-# question, at every budget at which both were run.
-DIFFERENCES = {
-    "two_stage": (
-        "single_stage_trained single_stage_long uniform two_stage_no_cot no_history widened "
-        "retrieve_then_fine focus_trained dense focus single_stage"
-    ),
-    "window_alone": "two_stage",
-    "two_stage_fit": "two_stage single_stage_trained",
-    "two_stage_fit_alone": "two_stage single_stage_trained uniform",
-    "focus_trained": "single_stage_trained",
-    "focus": "single_stage",
-}
+# The differences that the course reports: (a, b) is a minus b, paired question by question, at
+# every budget at which both were run.
+DIFFERENCES = (
+    ("two_stage", "single_stage_trained"),
+    ("two_stage", "single_stage_long"),
+    ("two_stage", "uniform"),
+    ("two_stage", "two_stage_no_cot"),
+    ("two_stage", "no_history"),
+    ("two_stage", "widened"),
+    ("two_stage", "retrieve_then_fine"),
+    ("two_stage", "focus_trained"),
+    ("two_stage", "dense"),
+    ("two_stage", "focus"),
+    ("two_stage", "single_stage"),
+    ("window_alone", "two_stage"),
+    ("two_stage_fit", "two_stage"),
+    ("two_stage_fit", "single_stage_trained"),
+    ("two_stage_fit_alone", "two_stage"),
+    ("two_stage_fit_alone", "single_stage_trained"),
+    ("two_stage_fit_alone", "uniform"),
+    ("focus_trained", "single_stage_trained"),
+    ("focus", "single_stage"),
+)
 
 
 def label_of(system: str, budget: float | str) -> str:
@@ -255,41 +247,40 @@ def label_of(system: str, budget: float | str) -> str:
     return system if system in NO_BUDGET else f"{system}@{float(budget):g}"
 
 
-def differences(rows: Sequence[dict[str, Any]]) -> dict[str, Metric]:
+def differences(rows: Sequence[dict[str, Any]]) -> dict[str, Estimate]:
     """R1@0.5, and where both reload a window its coverage, of one system minus another's, as "a -
     b/bucket/difference_of_r1@0.5", intervals over videos; pairs of which a system is missing are
     left out.
     """
-    hits: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
+    by_system: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
     for row in rows:
-        hits.setdefault(row["system"], {})[row["video"], row["text"]] = row
-    metrics: dict[str, Metric] = {}
-    budgets = sorted({label.partition("@")[2] for label in hits if "@" in label}, key=float)
-    pairs_of = [(one, other) for one, others in DIFFERENCES.items() for other in others.split()]
-    for a, b in (
-        (label_of(one, budget), label_of(other, budget))
-        for budget in budgets
-        for one, other in pairs_of
-    ):
-        shared = [key for key in hits.get(a, {}) if key in hits.get(b, {})]
-        for bucket, chosen in _buckets([hits[a][key] for key in shared]).items():
-            pairs = [
-                (row, hits[b][row["video"], row["text"]])
-                for row in chosen
-                if row["truth"] is not None
-            ]
-            if not pairs:
-                continue
-            videos = [x["video"] for x, _ in pairs]
-            each = {"r1@0.5": [float(x["tiou"] >= 0.5) - float(y["tiou"] >= 0.5) for x, y in pairs]}
-            if all("covered" in row for pair in pairs for row in pair):
-                each["coverage"] = [float(x["covered"]) - float(y["covered"]) for x, y in pairs]
-            for name, values in each.items():
-                estimate = bootstrap(values, videos)
-                metrics[f"{a} - {b}/{bucket}/difference_of_{name}"] = Metric(
-                    estimate.value, estimate.low, estimate.high, estimate.n
-                )
+        by_system.setdefault(row["system"], {})[row["video"], row["text"]] = row
+    budgets = sorted({name.partition("@")[2] for name in by_system if "@" in name}, key=float)
+    metrics: dict[str, Estimate] = {}
+    for budget in budgets:
+        for one, other in DIFFERENCES:
+            a, b = label_of(one, budget), label_of(other, budget)
+            found = _paired(by_system.get(a, {}), by_system.get(b, {}))
+            metrics |= {f"{a} - {b}/{name}": estimate for name, estimate in found.items()}
     return metrics
+
+
+Answered = dict[tuple[str, str], dict[str, Any]]  # (video, question) -> row
+
+
+def _paired(ours: Answered, theirs: Answered) -> dict[str, Estimate]:
+    """ "bucket/difference_of_metric" -> ours minus theirs, on the questions that both answered."""
+    shared = [row for key, row in ours.items() if key in theirs and row["truth"] is not None]
+    found: dict[str, Estimate] = {}
+    for bucket, chosen in _buckets(shared).items():
+        pairs = [(row, theirs[row["video"], row["text"]]) for row in chosen]
+        videos = [row["video"] for row in chosen]
+        hits = [float(x["tiou"] >= 0.5) - float(y["tiou"] >= 0.5) for x, y in pairs]
+        found[f"{bucket}/difference_of_r1@0.5"] = bootstrap(hits, videos)
+        if all("covered" in x and "covered" in y for x, y in pairs):
+            covered = [float(x["covered"]) - float(y["covered"]) for x, y in pairs]
+            found[f"{bucket}/difference_of_coverage"] = bootstrap(covered, videos)
+    return found
 
 
 def _buckets(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -395,6 +386,9 @@ def evaluate(  # noqa: PLR0913
     for system in systems:
         if system not in SYSTEMS:
             raise UserError(f"unknown system {system!r}: expected one of {', '.join(SYSTEMS)}")
+    for budget in budgets:
+        if budget <= 0:
+            raise UserError(f"budget {budget:g}: expected more than 0 frames' worth, such as 128")
     weights = None if predictions is not None else Weights(checkpoints)
     given = None if predictions is None else read_predictions(predictions)
     blind = SHOWN_THE_TRUTH if get_split(split).absent else frozenset()
@@ -412,9 +406,14 @@ def evaluate(  # noqa: PLR0913
             f"no weights for {', '.join(left_out)} are at hand: name a folder with a manifest that "
             "has them (--checkpoints data/checkpoints)"
         )
-    folder, items = _some(split, seed, root, videos)
+    folder, items = build_some(split, seed, root, videos)
     rows = score_predictions(items, given) if given is not None else []
     rows += _evaluate_weights(weights, folder, items, systems, budgets) if weights else []
+    if not rows:
+        raise BudgetError(
+            f"no video of split {split!r} fits into {', '.join(f'{b:g}' for b in budgets)} frames' "
+            "worth, so there is nothing to report; raise --budget"
+        )
     with atomic_path(Path(out) / "rows.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
     owners = {system: weights.owner(system) for system in systems} if weights else {}
@@ -437,35 +436,6 @@ def evaluate(  # noqa: PLR0913
     )
 
 
-def _some(
-    split: str, seed: int | None, root: Path | None, videos: int | None
-) -> tuple[Path, list[Item]]:
-    """The folder of a split and its questions, or those about `videos` of its videos, of which only
-    these are rendered.
-    """
-    folder = split_folder(split, seed, root)
-    if videos is None or (folder / "split.json").is_file():
-        items = read_questions(build(split, seed, root))
-    else:
-        items = [item for _, asked in plan(split, seed) for item in asked]
-    names = list(dict.fromkeys(item.video for item in items))
-    if videos is None:
-        return folder, items
-    if not 1 <= videos <= len(names):
-        raise UserError(
-            f"videos is {videos}: expected 1 to {len(names)}, so many has split {split!r}"
-        )
-    chosen = [names[i] for i in np.linspace(0, len(names) - 1, videos).round().astype(int)]
-    for item in {item.video: item for item in items if item.video in chosen}.values():
-        if not (folder / item.video).is_file():
-            write_mp4(
-                folder / item.video,
-                render_video(story_of(item).domain, story_of(item).states, get_split(split).fps),
-                get_split(split).fps,
-            )
-    return folder, [item for item in items if item.video in chosen]
-
-
 def _evaluate_weights(
     weights: Weights,
     folder: Path,
@@ -473,7 +443,7 @@ def _evaluate_weights(
     systems: Sequence[str],
     budgets: Sequence[float],
 ) -> list[dict[str, Any]]:
-    writer = Writer(weights.main.model.vocabulary, load_domains("all").values())
+    writer = Writer(weights.main.vocabulary, load_domains("all").values())
     by_video: dict[str, list[Item]] = {}
     for item in items:
         by_video.setdefault(item.video, []).append(item)

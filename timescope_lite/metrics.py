@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from timescope_lite.common import UserError
 from timescope_lite.intervals import Interval, Span, as_interval, check_duration, tiou, tiou_many
+from timescope_lite.results import Estimate
 
 Floats = NDArray[np.float64]
 Answer = (
@@ -451,29 +452,6 @@ def _fractions(*values: float) -> Floats:
 
 
 # ---- bootstrap over videos ----
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A statistic with its bootstrap interval over `n` queries; `low` and `high` are None where
-    there is none (a single video).
-    """
-
-    value: float
-    low: float | None
-    high: float | None
-    n: int
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether there is an interval and zero lies outside of it."""
-        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
-
-    def __str__(self) -> str:
-        return (
-            f"{self.value:.3f}{'' if self.low is None else f' [{self.low:.3f}, {self.high:.3f}]'} "
-            f"(n={self.n})"
-        )
 
 
 def bootstrap(

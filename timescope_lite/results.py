@@ -30,9 +30,9 @@ FRACTIONS = {"miou", "coverage", "reload_share", "fine_miou_given_coverage", "un
 
 
 @dataclass(frozen=True)
-class Metric:
-    """One measured number; `low` and `high` bound its 95 % interval (None where there is none), `n`
-    counts what it is taken over.
+class Estimate:
+    """One measured number; `low` and `high` bound its 95 % interval (None where there is none, as
+    for a single video), `n` counts what it is taken over.
     """
 
     value: float
@@ -40,11 +40,22 @@ class Metric:
     high: float | None = None
     n: int = 1
 
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether there is an interval and zero lies outside of it."""
+        if self.low is None or self.high is None:
+            return False
+        return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        interval = "" if self.low is None else f" [{self.low:.3f}, {self.high:.3f}]"
+        return f"{self.value:.3f}{interval} (n={self.n})"
+
 
 @dataclass(frozen=True)
 class Result:
-    """What one run found: the content of its result.json. Metric names are "system/bucket/metric";
-    the first one is the headline.
+    """What one run found: the content of its result.json. Metrics are named
+    "system/bucket/metric"; the first one is the headline.
     """
 
     schema: int
@@ -57,7 +68,7 @@ class Result:
     device: str
     wall_s: float
     peak_rss_bytes: int
-    metrics: dict[str, Metric] = field(default_factory=dict)
+    metrics: dict[str, Estimate] = field(default_factory=dict)
 
     def validate(self) -> Result:
         """This result if every part of the contract holds; UserError names the first part that does
@@ -85,7 +96,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _validate_metric(where: str, key: str, metric: Metric) -> None:
+def _validate_metric(where: str, key: str, metric: Estimate) -> None:
     parts = key.split("/")
     if len(parts) != 3 or not all(parts):
         raise UserError(f"{where} is not named system/bucket/metric")
@@ -117,7 +128,7 @@ def read_result(path: Path) -> Result:
             raise UserError(
                 f"result file {path}: metric {key!r} must be an object with value, low, high and n"
             )
-        metrics[key] = from_mapping(Metric, value, f"result file {path}, metric {key!r}")
+        metrics[key] = from_mapping(Estimate, value, f"result file {path}, metric {key!r}")
     return from_mapping(Result, {**raw, "metrics": metrics}, f"result file {path}").validate()
 
 
@@ -125,7 +136,7 @@ def write_result(  # noqa: PLR0913
     out: Path | str,
     *,
     name: str,
-    metrics: dict[str, Metric],
+    metrics: dict[str, Estimate],
     config: dict[str, Any] | None = None,
     seed: int | None = None,
     status: str = "finished",
@@ -152,6 +163,30 @@ def write_result(  # noqa: PLR0913
         metrics,
     ).validate()
     return write_json(Path(out) / "result.json", dataclasses.asdict(result))
+
+
+def format_value(metric: str, value: float | None) -> str:
+    """A number as people read it: bytes in the unit that fits, seconds with one decimal, everything
+    else with three.
+    """
+    if value is None:
+        return "-"
+    if metric.endswith("bytes"):
+        return format_bytes(value)
+    if metric.endswith(("seconds", "_s")):
+        return f"{value:.1f} s"
+    return f"{value:.3f}"
+
+
+def format_bytes(value: float) -> str:
+    """Bytes as people read them: 96 B, 4.0 KiB, 14.1 MiB, 2.3 GiB."""
+    if value < 1024:
+        return f"{value:.0f} B"
+    for unit in ("KiB", "MiB"):
+        value /= 1024
+        if value < 1024:
+            return f"{value:.1f} {unit}"
+    return f"{value / 1024:.1f} GiB"
 
 
 def versions() -> dict[str, str]:

@@ -29,12 +29,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from timescope_lite.common import (
+    BudgetError,
     UserError,
     pick_device,
     pick_dtype,
     project_root,
     read_json,
     write_json,
+    write_tensors,
 )
 from timescope_lite.corpus import (
     Batch,
@@ -46,19 +48,13 @@ from timescope_lite.corpus import (
     draw_question,
     like_a_codec,
 )
-from timescope_lite.model.checkpoint import save, write_tensors
+from timescope_lite.datasets.prompts import CHAIN_LOSS, TIME_LOSS, Writer, vocabulary_of
+from timescope_lite.memory.budget import DEFAULT_R, least_r
+from timescope_lite.model.checkpoint import save
 from timescope_lite.model.decoder import DecoderConfig
 from timescope_lite.model.frame_encoder import FrameEncoder, FrameEncoderConfig
-from timescope_lite.model.timescope import Encoded, ModelConfig, TimeScope
-from timescope_lite.text import (
-    CHAIN_LOSS,
-    DIRECT,
-    NUM_SECONDS,
-    THINK,
-    TIME_LOSS,
-    Vocabulary,
-    Writer,
-)
+from timescope_lite.model.timescope import ModelConfig, TimeScope, View
+from timescope_lite.model.tokenizer import DIRECT, NUM_SECONDS, THINK
 from timescope_lite.world.camera import Camera
 from timescope_lite.world.domain import Domain, all_core, load_domains
 from timescope_lite.world.render import render_frames, to_model_size
@@ -124,7 +120,10 @@ class Phase:
             return r, 1
         if self.sampled:
             return 1, max(1, -(-seconds // self.budget))
-        return next((r for r in (1, 2, 4, 8) if seconds / r <= self.budget), 16), 1
+        try:
+            return least_r(seconds, self.budget, (1, 2, 4, 8)), 1
+        except BudgetError:
+            return DEFAULT_R, 1  # a video too long for the budget is read at the largest r
 
 
 TASKS = {
@@ -203,29 +202,26 @@ def loss_of(model: TimeScope, batch: Batch, r: int, sees: str) -> tuple[Tensor, 
     tokens. A time competes with `rivals` and <absent>, a word with words: less arithmetic than with
     8,192 seconds.
     """
-    encoded = model.encode(batch.features, batch.clock, r)
-    layers, mask = what_is_seen(model, encoded, batch, sees)
-    hidden, _ = model.read(batch.tokens, layers, encoded.num_frames, mask)
-    targets, words, times = (
-        batch.tokens.roll(-1, dims=-1),
-        batch.loss == CHAIN_LOSS,
-        batch.loss == TIME_LOSS,
-    )
+    view = View(sees, batch.fine, batch.window)
+    hidden = model(batch.features, batch.clock, batch.tokens, r, view)
+    targets = batch.tokens.roll(-1, dims=-1)
+    words = batch.loss == CHAIN_LOSS
+    times = batch.loss == TIME_LOSS
     cost = torch.zeros(batch.tokens.shape, device=hidden.device)
+    chain: Tensor | float = 0.0
     if words.any():
-        cost[words] = F.cross_entropy(
-            model.word_logits(hidden[words]).float(), targets[words], reduction="none"
-        )
+        scores = model.word_logits(hidden[words]).float()
+        cost[words] = F.cross_entropy(scores, targets[words], reduction="none")
+        chain = cost[words].mean()
     per_video = []
     for b, clock in enumerate(batch.clock.tolist()):
-        first, num = rivals(clock, encoded.num_frames)
+        first, num = rivals(clock, batch.features.shape[1])
         scores = model.time_logits(hidden[b][times[b]], first, num).float()
         seconds = targets[b][times[b]] - model.vocabulary.first_second - first
-        per_video.append(
-            F.cross_entropy(scores, (seconds + 1).clamp(min=0), reduction="none")
-        )  # <absent> is below every second
+        # <absent> is class 0, so every second counts from 1; its token is below every second.
+        classes = (seconds + 1).clamp(min=0)
+        per_video.append(F.cross_entropy(scores, classes, reduction="none"))
     cost[times] = torch.cat(per_video)
-    chain = cost[words].mean() if words.any() else 0.0
     return cost[times].sum() / batch.fine.numel() + chain, cost.detach()
 
 
@@ -238,25 +234,6 @@ def rivals(clock: int, num_frames: int) -> tuple[int, int]:
     """
     num = max(num_frames, RIVALS)
     return min(max(0, clock - (num - num_frames) // 2), NUM_SECONDS - num), num
-
-
-def what_is_seen(
-    model: TimeScope, encoded: Encoded, batch: Batch, sees: str
-) -> tuple[list, Tensor | None]:
-    """Per layer the keys, and per question which of them it may attend to (None: all)."""
-    if sees == "all" or encoded.r == 1:
-        return encoded.pooled, None
-    S, K = model.config.frames_per_segment, model.config.tokens_per_frame
-    device = batch.tokens.device
-    slots = torch.arange(encoded.pooled[0].k.shape[2], device=device) // (S * K // encoded.r)
-    frames = torch.arange(encoded.num_frames * K, device=device) // (S * K)
-    inside = lambda segment: (segment >= batch.window[..., :1]) & (segment <= batch.window[..., 1:])  # noqa: E731
-    fine = batch.fine[..., None]
-    if sees == "focus":
-        return encoded.pooled, ~fine | inside(slots)
-    if sees != "reload":
-        raise UserError(f"unknown way to see the memory {sees!r}: expected all, reload or focus")
-    return encoded.both(), torch.cat([~fine | ~inside(slots), fine & inside(frames)], dim=-1)
 
 
 @dataclass
@@ -522,7 +499,12 @@ FRAMES = {"core": FramePhase(), "all": FramePhase(stories=2800, frames_per_story
 
 
 def decoder_of(depth: int) -> DecoderConfig:
-    """One dial for the size: width, heads and MLP follow from the depth. 4 is tiny, 8 is base."""
+    """One dial for the size: width, heads and MLP follow from the depth. 4 is tiny, 8 is base.
+
+    UserError for a depth that is no number of layers.
+    """
+    if depth < 1:
+        raise UserError(f"depth {depth}: expected 1 or more layers, 4 (tiny) or 8 (base)")
     return DecoderConfig(
         width=32 * depth,
         layers=depth,
@@ -612,7 +594,7 @@ def recipe(profile: str, system: str = "two_stage", depth: int | None = None) ->
         system,
         frames,
         scaled,
-        decoder=decoder_of(depth or scale.depth),
+        decoder=decoder_of(scale.depth if depth is None else depth),
         pool_frames=pool_frames,
         town=scale.town,
     )
@@ -702,7 +684,7 @@ def train(
     _claim(out, json.loads(json.dumps(dataclasses.asdict(plan) | {"seed": seed})), resume)
     torch.manual_seed(seed)
     domains = list(load_domains(plan.town).values())
-    vocabulary = Vocabulary.of(domains)
+    vocabulary = vocabulary_of(domains)
     encoder = _frozen_encoder(plan, domains, shared, seed, out / "log.jsonl")
     pixels = PixelSource(encoder, domains, cameras=plan.town != "core")
     source = CachedSource(pixels, seed, plan.pool_frames, shared / f"features-{plan.key(-1, seed)}")
@@ -745,7 +727,8 @@ def train(
         "steps": {phase.name: phase.steps for phase in plan.phases},
         "device": str(pick_device()),
     }
-    return save(out / f"{plan.system}.safetensors", model, encoder, about)
+    model.frame_encoder, model.about = encoder, about
+    return save(out / f"{plan.system}.safetensors", model)
 
 
 @torch.no_grad()

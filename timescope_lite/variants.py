@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import load_file
 
 from timescope_lite.baselines import Video, dense
-from timescope_lite.common import UserError, atomic_path
+from timescope_lite.common import UserError, atomic_path, write_tensors
 from timescope_lite.corpus import (
     LEFT_OUT_COMPOSITION,
     LEFT_OUT_DOMAIN,
@@ -33,13 +33,14 @@ from timescope_lite.corpus import (
     SymbolicSource,
     events_of,
 )
-from timescope_lite.grounding import Answer
+from timescope_lite.datasets.prompts import Writer, vocabulary_of
 from timescope_lite.intervals import Interval, tiou
 from timescope_lite.metrics import bootstrap, events_told
-from timescope_lite.model.checkpoint import write_tensors
+from timescope_lite.model import reading
 from timescope_lite.model.timescope import ModelConfig, TimeScope
-from timescope_lite.results import Metric, write_result
-from timescope_lite.text import DIRECT, THINK, Vocabulary, Writer
+from timescope_lite.model.tokenizer import DIRECT, THINK
+from timescope_lite.model.two_stage import Answer
+from timescope_lite.results import Estimate, write_result
 from timescope_lite.train import TOWN_TASKS, WORDS, Phase, Trainer
 from timescope_lite.world.domain import load_domains
 from timescope_lite.world.story import Story, StoryConfig
@@ -187,7 +188,7 @@ def study(name: str, out: Path, effort: Effort | None = None, seed: int = 0) -> 
     )
     known = load_domains("all")
     both = [known[TRAINED_DOMAIN], known[LEFT_OUT_DOMAIN]]
-    source, vocabulary = SymbolicSource(both, width=WIDTH), Vocabulary.of(both)
+    source, vocabulary = SymbolicSource(both, width=WIDTH), vocabulary_of(both)
     torch.manual_seed(seed)
     model = TimeScope(ModelConfig(feature_width=WIDTH), vocabulary)
     model.align(source.directions())
@@ -292,7 +293,7 @@ def _row(  # noqa: PLR0913
     return row
 
 
-def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:
+def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
     """The flat map "way/set:kind/metric" (or set:all, set:hops=n) -> value and interval over
     videos: r1@0.5, and chain_right where it reasons.
     """
@@ -310,12 +311,12 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:
             found["chain_right"] = [float(all(row["right"])) for row in chosen]
         for metric, values in found.items():
             e = bootstrap(values, videos)
-            metrics[f"{name}/{metric}"] = Metric(e.value, e.low, e.high, e.n)
+            metrics[f"{name}/{metric}"] = e
     return metrics
 
 
 @torch.no_grad()
-def captions(model: TimeScope, told: Sequence[tuple[Story, torch.Tensor]]) -> dict[str, Metric]:
+def captions(model: TimeScope, told: Sequence[tuple[Story, torch.Tensor]]) -> dict[str, Estimate]:
     """Dense captions of one chapter a video: F1 over the events (`metrics.events_told`), and of the
     events that overlap another one the share that is told.
     """
@@ -330,7 +331,8 @@ def captions(model: TimeScope, told: Sequence[tuple[Story, torch.Tensor]]) -> di
         if question is None:
             continue
         memory = Video(model, features, story.num_seconds).memory(1)
-        written = model.captions(memory.hvr, memory, [*writer.question(story, question), THINK])
+        prompt = [*writer.question(story, question), THINK]
+        written = reading.captions(model, memory.hvr, memory, prompt)
         words = writer.tokens[story.domain.name].activity
         chosen = events_of(story, question)[:6]
         true = [
@@ -357,7 +359,4 @@ def captions(model: TimeScope, told: Sequence[tuple[Story, torch.Tensor]]) -> di
         for name, (values, groups) in found.items()
         if len(set(groups)) > 1
     }
-    return {
-        f"captions/seen:all/{name}": Metric(e.value, e.low, e.high, e.n)
-        for name, e in measured.items()
-    }
+    return {f"captions/seen:all/{name}": e for name, e in measured.items()}

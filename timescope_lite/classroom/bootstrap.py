@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from timescope_lite import __version__
-from timescope_lite.classroom import report  # noqa: F401  (a run's wall time counts from this import)
+from timescope_lite import (
+    __version__,
+    results,  # noqa: F401  (a run's wall time counts from this import)
+)
 from timescope_lite.common import (
     Profile,
     UserError,
@@ -30,10 +32,6 @@ from timescope_lite.common import (
 if TYPE_CHECKING:
     import torch
 
-# The one place that says where this course is published: "owner/name" on GitHub, or nothing. From
-# it follow where a machine without the package gets it (the release tag there; else the name on the
-# package index) and the Colab badges. `timescope-lite report --record` writes both.
-REPOSITORY = ""
 PROTECTED = (
     "torch",
     "torchvision",
@@ -52,30 +50,6 @@ class Setup:
     device: torch.device
     dtype: torch.dtype
     out: Path
-
-
-def install_from() -> str:
-    """What pip installs on a machine without the package."""
-    return f"git+https://github.com/{REPOSITORY}@v{__version__}" if REPOSITORY else "timescope-lite"
-
-
-def colab_address(notebook: Path) -> str:
-    """Where Colab opens a notebook of the published course; empty while it is not published."""
-    return (
-        f"https://colab.research.google.com/github/{REPOSITORY}/blob/main/notebooks/{Path(notebook).name}"
-        if REPOSITORY
-        else ""
-    )
-
-
-def first_cell() -> str:
-    """The lines every notebook begins with (they work where the package is not installed yet)."""
-    return (
-        "import importlib.util\n\n"
-        'if importlib.util.find_spec("timescope_lite") is None:\n'
-        f'    get_ipython().run_line_magic("pip", "install -q --no-deps {install_from()}")\n'
-        'setup = importlib.import_module("timescope_lite.classroom.bootstrap").bootstrap()'
-    )
 
 
 def bootstrap(profile: str | None = None) -> Setup:

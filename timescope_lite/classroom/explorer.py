@@ -12,7 +12,7 @@ import base64
 import html
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ipywidgets as widgets
@@ -23,13 +23,14 @@ from torch import Tensor
 from timescope_lite import plots
 from timescope_lite.common import UserError
 from timescope_lite.corpus import PixelSource
-from timescope_lite.grounding import Answer, in_plain_words, plan_window, prompt_of, refine
+from timescope_lite.datasets.prompts import in_plain_words
 from timescope_lite.intervals import covers, tiou
-from timescope_lite.model.checkpoint import Checkpoint
-from timescope_lite.model.decoder import LayerKV
-from timescope_lite.model.memory import Memory
-from timescope_lite.model.timescope import Coarse, TimeScope
-from timescope_lite.text import ABSENT, ANSWER, SO, WINDOW
+from timescope_lite.memory import LayerKV, Memory
+from timescope_lite.memory.budget import DEFAULT_R, compressions
+from timescope_lite.model.reading import Coarse
+from timescope_lite.model.timescope import TimeScope
+from timescope_lite.model.tokenizer import ABSENT, ANSWER, SO, WINDOW
+from timescope_lite.model.two_stage import Answer, plan_window, refine
 from timescope_lite.world.render import render_frames
 from timescope_lite.world.story import Story
 from timescope_lite.world.tasks import Question, in_words
@@ -57,7 +58,7 @@ class Episode:
     Memories are kept by r, so an r that was encoded before costs nothing.
     """
 
-    checkpoint: Checkpoint = field(repr=False)
+    model: TimeScope = field(repr=False)
     story: Story = field(repr=False)
     questions: Mapping[str, Question]
     segments: Sequence[tuple[Tensor, int]] = field(
@@ -72,8 +73,7 @@ class Episode:
     @property
     def ratios(self) -> list[int]:
         """Every r that divides the frames of a segment."""
-        S = self.checkpoint.model.config.frames_per_segment
-        return [r for r in range(1, S + 1) if S % r == 0]
+        return compressions(self.model.config.frames_per_segment)
 
     def memory(self, r: int, progress: Progress | None = None) -> Memory:
         """The video's memory at r, encoded when first asked for. UserError if r does not divide the
@@ -84,7 +84,7 @@ class Episode:
                 f"r={r} does not divide the frames of a segment; choose r from {self.ratios}"
             )
         if r not in self.memories:
-            self.memories[r] = self.checkpoint.model.stream(_counted(self.segments, progress), r)
+            self.memories[r] = self.model.stream(_counted(self.segments, progress), r)
         return self.memories[r]
 
     def frame(self, second: int) -> np.ndarray:
@@ -114,7 +114,7 @@ def _counted(
 
 
 def episode_of(
-    checkpoint: Checkpoint,
+    model: TimeScope,
     story: Story,
     questions: Sequence[Question],
     segments: Sequence[tuple[Tensor, int]] | None = None,
@@ -131,23 +131,23 @@ def episode_of(
             "with world.tasks.ask"
         )
     if segments is None:
-        if checkpoint.encoder is None:
+        if model.frame_encoder is None:
             raise UserError(
                 "this checkpoint reads symbolic frames and has no frame encoder; use one that was "
                 "trained on pixels"
             )
-        S = checkpoint.model.config.frames_per_segment
+        S = model.config.frames_per_segment
         if story.num_seconds % S:
             raise UserError(
                 f"a story that is drawn must be a whole number of segments of {S} s; this one has "
                 f"{story.num_seconds} s"
             )
-        features = PixelSource(checkpoint.encoder, [story.domain]).features(
+        features = PixelSource(model.frame_encoder, [story.domain]).features(
             story, np.random.default_rng(0)
         )
         segments = [(part, S) for part in features.split(S)]
     episode = Episode(
-        checkpoint,
+        model,
         story,
         {in_words(story, question): question for question in questions},
         list(segments),
@@ -167,7 +167,7 @@ class Setting:
     """
 
     task: str
-    r: int = 16
+    r: int = DEFAULT_R
     margin: int = 0
     budget: float | None = None
 
@@ -215,7 +215,7 @@ class State:
 def state(
     episode: Episode,
     task: str,
-    r: int = 16,
+    r: int = DEFAULT_R,
     margin: int = 0,
     budget: float | None = None,
     progress: Progress | None = None,
@@ -233,14 +233,11 @@ def state(
         )
     if margin < 0 or margin != int(margin):
         raise UserError(f"margin={margin}: expected a whole number of segments a side, 0 or more")
-    memory, prompt, model = (
-        episode.memory(r, progress),
-        prompt_of(episode.checkpoint, task),
-        episode.checkpoint.model,
-    )
+    model = episode.model
+    memory, prompt = episode.memory(r, progress), model.prompt(task)
     coarse = model.coarse(memory, [prompt])[0]
     reloaded, note = plan_window(coarse, memory, budget, int(margin))
-    answer = refine(model, memory, prompt, coarse, reloaded, note)
+    answer = replace(refine(model, memory, prompt, coarse, reloaded), note=note)
     words, over_hvr = _written(model, memory, memory.hvr, prompt, coarse.chain, WINDOW)
     _, in_window = _written(model, memory, memory.mixed(*reloaded), prompt, coarse.chain, ANSWER)
     S = memory.frames_per_segment
@@ -331,7 +328,7 @@ def _scene(
         truth=(float(question.start_s), float(question.end_s)),
         answer=None if answer.absent else (answer.start_s, answer.end_s),
         window=answer.window,
-        reasoning=in_plain_words(episode.checkpoint, answer.chain),
+        reasoning=in_plain_words(episode.model.vocabulary.said(answer.chain)),
         memory={
             "attended KV": counters["attended_kv_bytes"],
             "device-resident KV": counters["device_kv_bytes"],
@@ -415,7 +412,7 @@ def still(episode: Episode, second: int, states: Mapping[str, State]) -> plots.P
     The mean is one of pictures, to be looked at; the memory averages keys and values. UserError for
     a second outside of the video.
     """
-    S = episode.checkpoint.model.config.frames_per_segment
+    S = episode.model.config.frames_per_segment
     shown, captions = (
         [(float(second), episode.frame(second))],
         [f"segment {second // S}, frame {second % S + 1} of {S}"],

@@ -15,7 +15,6 @@ from typing import Any
 
 import psutil
 
-from timescope_lite.classroom.report import format_value
 from timescope_lite.classroom.runner import (
     Job,
     RunResult,
@@ -40,7 +39,7 @@ from timescope_lite.common import (
     read_json,
     runs_root,
 )
-from timescope_lite.results import read_result
+from timescope_lite.results import format_value, read_result
 
 COSTS = (
     "seconds",

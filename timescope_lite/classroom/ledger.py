@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from timescope_lite.common import UserError, atomic_path, from_mapping
-from timescope_lite.results import Metric, Result, read_result
+from timescope_lite.results import Estimate, Result, format_value, read_result
 
 KINDS = (
     "claim",
@@ -93,7 +93,7 @@ class Line:
     """A piece of evidence with what was measured; `holds` is None where nothing is counted."""
 
     evidence: Evidence
-    metric: Metric
+    metric: Estimate
     bound: float | None = None
     holds: bool | None = None
 
@@ -183,7 +183,7 @@ class Results:
     root: Path
     seen: dict[str, Result] = field(default_factory=dict)
 
-    def metric(self, name: str, metric: str, where: str) -> Metric:
+    def metric(self, name: str, metric: str, where: str) -> Estimate:
         """A metric of the result file `name`; UserError if the file, or the metric in it, is not
         there or the run failed.
         """
@@ -230,7 +230,7 @@ def _line(item: Evidence, results: Results, where: str) -> Line:
     return Line(item, metric, bound, end > bound if sign == ">" else end < bound)
 
 
-def _end(metric: Metric, side: str, name: str, where: str) -> float:
+def _end(metric: Estimate, side: str, name: str, where: str) -> float:
     end = metric.low if side == "low" else metric.high
     if end is None:
         raise UserError(
@@ -384,7 +384,6 @@ def _number(metric: str, value: float | None) -> str:
     """A number as people read it: differences with a sign, frames with one decimal, the rest as in
     the report.
     """
-    from timescope_lite.classroom.report import format_value
 
     unit = metric.rsplit("/", 1)[-1]
     if value is None or not unit.startswith("difference_of") and not unit.endswith("frames"):

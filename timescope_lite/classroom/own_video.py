@@ -10,17 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from timescope_lite.common import UserError, from_mapping, read_json, write_json
-from timescope_lite.grounding import (
-    Grounding,
-    check_length,
-    describe,
-    locate,
-    open_video,
-    prompt_of,
-)
+from timescope_lite.grounding import Grounding
 from timescope_lite.intervals import tiou
-from timescope_lite.model.checkpoint import Checkpoint
-from timescope_lite.text import Vocabulary
+from timescope_lite.model import TimeScope
+from timescope_lite.model.frames import check_length
+from timescope_lite.model.tokenizer import Vocabulary
 from timescope_lite.video import probe
 
 
@@ -116,17 +110,14 @@ def _event(row: Any, where: str, video: Path, duration_s: float, vocabulary: Voc
 
 
 def score_events(
-    checkpoint: Checkpoint, path: Path, r: int = 16, budget: float | None = None
+    model: TimeScope, path: Path, r: int | None = None, budget: float | None = None
 ) -> list[Scored]:
     """Ask the model for every event of an events file; `budget` is the attended KV at its peak in
     frames' worth. UserError as `read_events`.
     """
-    video, events = read_events(path, checkpoint.model.vocabulary)
-    memory = open_video(checkpoint, video, r)
-    answers = locate(
-        checkpoint.model, memory, [prompt_of(checkpoint, event.task) for event in events], budget
-    )
-    found = [describe(checkpoint, memory, answer) for answer in answers]
+    video, events = read_events(path, model.vocabulary)
+    memory = model.encode_video(video, model.memory_config(r), progress=False)
+    found = model.ground(memory, [event.task for event in events], budget)
     return [
         Scored(e, f, tiou(f.interval, (e.start_s, e.end_s)) if f.interval else 0.0)
         for e, f in zip(events, found, strict=True)

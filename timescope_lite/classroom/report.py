@@ -11,8 +11,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from timescope_lite.classroom.ledger import write_ledger
+from timescope_lite.classroom.publishing import colab_address, first_cell
 from timescope_lite.common import UserError, atomic_path, read_json, write_json
-from timescope_lite.results import Metric, Result, read_result
+from timescope_lite.results import Estimate, Result, format_value, read_result
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
@@ -53,20 +55,9 @@ figure{margin:1.2rem 0}img{max-width:100%;height:auto;background:#fff}
 """
 
 
-def format_value(metric: str, value: float | None) -> str:
-    """A number as people read it: bytes in MiB or GiB, seconds with one decimal, everything else
-    with three.
-    """
-    if value is None:
-        return "-"
-    if metric.endswith("bytes"):
-        return f"{value / 2**30:.1f} GiB" if value >= 2**30 else f"{value / 2**20:.0f} MiB"
-    return f"{value:.1f} s" if metric.endswith(("seconds", "_s")) else f"{value:.3f}"
-
-
 def headline(result: Result) -> str:
     """The first metric of a result in one line, with its interval; empty without metrics."""
-    key, metric = next(iter(result.metrics.items()), ("", Metric(0)))
+    key, metric = next(iter(result.metrics.items()), ("", Estimate(0)))
     unit = key.rsplit("/", 1)[-1]
     interval = (
         ""
@@ -195,7 +186,7 @@ def _section(folder: Path, run: dict[str, Any], result: Result | None) -> str:
     return "".join(parts) + "".join(_figure(path) for path in sorted(folder.glob("*.png")))
 
 
-def _metric_row(key: str, metric: Metric) -> list[str]:
+def _metric_row(key: str, metric: Estimate) -> list[str]:
     unit = key.rsplit("/", 1)[1]
     interval = (
         ""
@@ -276,7 +267,6 @@ def write_shelves(readme: Path, notebooks_dir: Path, times: Path) -> None:
     """Rewrite the README's block of shelves: every notebook with its title, a Colab badge once the
     course is published, and measured minutes per recorded profile.
     """
-    from timescope_lite.classroom.bootstrap import colab_address
 
     recorded = read_json(times, "recorded times") if times.exists() else {}
     parts = []
@@ -321,7 +311,6 @@ def write_claim(readme: Path, result_file: Path) -> None:
     Where the project keeps `figures/claims.toml`, the ledger of all claims is written beside it
     (`ledger.write_ledger`).
     """
-    from timescope_lite.classroom.ledger import write_ledger
 
     result = read_result(result_file)
     said = {name: result.metrics.get(f"{system}/all/r1@0.5") for name, system in CLAIM.items()}
@@ -389,8 +378,6 @@ def write_measured(notebook: Path, times: Path) -> None:
     """
     import nbformat
 
-    from timescope_lite.classroom.bootstrap import colab_address
-
     recorded = read_json(times, "recorded times") if times.exists() else {}
     rows = [
         (profile, recorded[profile][notebook.stem])
@@ -424,12 +411,10 @@ def write_measured(notebook: Path, times: Path) -> None:
 
 
 def write_first_cell(notebook: Path) -> None:
-    """Rewrite the cell tagged `bootstrap` as bootstrap.first_cell() says; UserError unless there is
-    exactly one.
+    """Rewrite the cell tagged `bootstrap` as publishing.first_cell() says; UserError unless there
+    is exactly one.
     """
     import nbformat
-
-    from timescope_lite.classroom.bootstrap import first_cell
 
     book = nbformat.read(notebook, as_version=4)
     cells = [cell for cell in book.cells if "bootstrap" in cell.metadata.get("tags", [])]

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from timescope_lite import __version__
-from timescope_lite.classroom.report import RESERVED, format_value, headline
+from timescope_lite.classroom.report import RESERVED, headline
 from timescope_lite.common import (
     UserError,
     get_profile,
@@ -32,7 +32,7 @@ from timescope_lite.common import (
     runs_root,
     write_json,
 )
-from timescope_lite.results import Result, peak_rss_bytes, read_result, versions
+from timescope_lite.results import Result, format_value, peak_rss_bytes, read_result, versions
 
 PACKAGE = Path(__file__).resolve().parent.parent
 

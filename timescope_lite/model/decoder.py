@@ -1,5 +1,7 @@
 """A small decoder in the manner of Qwen3: RMSNorm, normalised queries and keys, rotary positions,
-SwiGLU.
+SwiGLU. It implements `backbone.Backbone`.
+
+In: tokens of frames or of text, (B, N, C). Out: keys and values per layer, or hidden states.
 
 Two additions, off in `DecoderConfig.plain`: only a fraction of each head is rotated (content can
 then be matched at any distance), and a learned bias per head on text-to-text attention. Half of the
@@ -10,21 +12,25 @@ found and copied (`Block.start_as_lookup`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MASKED = -1e4  # finite, so that a row without any visible key stays finite in bf16
-
-
-class LayerKV(NamedTuple):
-    """Keys (rotated) and values of one layer, each (B, H_kv, N, D)."""
-
-    k: Tensor
-    v: Tensor
+from timescope_lite.memory.hvr import LayerKV, downsample, group_positions, join
+from timescope_lite.model.attention import (
+    TextMasks,
+    attend,
+    attend_past,
+    attend_segments,
+    attend_text,
+    text_mask,
+    visible,
+)
+from timescope_lite.model.backbone import SegmentTokens, TextCache
 
 
 @dataclass(frozen=True)
@@ -111,15 +117,13 @@ class Block(nn.Module):
         """
         c = self.config
         group, rows = c.heads // c.kv_heads, c.kv_heads * c.head_width
-        q, k, v = (
-            w.view(-1, c.head_width, c.width)
-            for w in self.qkv.weight.split([c.heads * c.head_width, rows, rows])
-        )
-        memory = range(c.heads // 2, c.heads)
-        k[[h // group for h in memory]] = _orthogonal(rows, c.width).view_as(k)[
-            [h // group for h in memory]
-        ]
-        q[list(memory)] = k[[h // group for h in memory]]
+        sizes = [c.heads * c.head_width, rows, rows]
+        # Views of the one matrix, head by head: (heads, D, C).
+        q, k, v = (part.view(-1, c.head_width, c.width) for part in self.qkv.weight.split(sizes))
+        memory_heads = list(range(c.heads // 2, c.heads))
+        their_keys = [head // group for head in memory_heads]
+        k[their_keys] = _orthogonal(rows, c.width).view_as(k)[their_keys]
+        q[memory_heads] = k[their_keys]
         v.copy_(_orthogonal(rows, c.width).view_as(v))
         self.out.weight.copy_(v.repeat_interleave(group, dim=0).flatten(0, 1).T / group)
 
@@ -127,15 +131,12 @@ class Block(nn.Module):
         """x (B, N, C) -> q (B, H, N, D), k and v (B, H_kv, N, D), normalised, not yet rotated."""
         c = self.config
         B, N, _ = x.shape
-        q, k, v = (
-            self.qkv(self.norm1(x))
-            .view(B, N, -1, c.head_width)
-            .transpose(1, 2)
-            .split([c.heads, c.kv_heads, c.kv_heads], dim=1)
-        )
+        heads = self.qkv(self.norm1(x)).view(B, N, -1, c.head_width).transpose(1, 2)
+        q, k, v = heads.split([c.heads, c.kv_heads, c.kv_heads], dim=1)
         return self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v
 
     def rotate(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Queries or keys (B, H, N, D) at positions (..., N)."""
         return rotate(x, positions, self.config.rope_base, self.config.rope_fraction)
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
@@ -144,16 +145,18 @@ class Block(nn.Module):
         gate, up = self.gate_up(self.norm2(x)).chunk(2, dim=-1)
         return x + self.down(F.silu(gate) * up)
 
+    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
+        """The block on its own, as a plain causal layer: x (B, N, C) at positions (N,)."""
+        q, k, v = self.project(x)
+        keys = self.share_heads(LayerKV(self.rotate(k, positions), v))
+        return self.finish(x, attend(self.rotate(q, positions), keys, causal=True))
+
     def share_heads(self, kv: LayerKV) -> LayerKV:
         """Repeat each key/value head for the query heads that share it."""
-        groups = self.config.heads // self.config.kv_heads
-        return (
-            kv
-            if groups == 1
-            else LayerKV(
-                kv.k.repeat_interleave(groups, dim=1), kv.v.repeat_interleave(groups, dim=1)
-            )
-        )
+        group = self.config.heads // self.config.kv_heads
+        if group == 1:
+            return kv
+        return LayerKV(kv.k.repeat_interleave(group, dim=1), kv.v.repeat_interleave(group, dim=1))
 
 
 def _orthogonal(rows: int, columns: int) -> Tensor:
@@ -161,20 +164,20 @@ def _orthogonal(rows: int, columns: int) -> Tensor:
     return nn.init.orthogonal_(torch.empty(rows, columns))
 
 
-def attend(q: Tensor, kv: LayerKV, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-    """Scaled dot-product attention, (B, H, N, D) over (B, H, M, D). `mask` is additive and
-    broadcasts to (B, H, N, M).
+@dataclass
+class Encoded:
+    """A batch of whole videos: per layer the dense and the pooled keys and values,
+    (B, H_kv, F*K, D) and (B, H_kv, F*K/r, D).
     """
-    return F.scaled_dot_product_attention(q, kv.k, kv.v, attn_mask=mask, is_causal=causal)
 
+    dense: list[LayerKV]
+    pooled: list[LayerKV]
+    r: int
+    num_frames: int
 
-def visible(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    """An additive mask, 0 where `allowed`, else a large negative number (bool masks are added as
-    0/1 by some kernels).
-    """
-    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(
-        ~allowed, MASKED
-    )
+    def both(self) -> list[LayerKV]:
+        """[pooled ; dense] per layer; a mask then chooses per question what it may see."""
+        return [join([p, d]) for p, d in zip(self.pooled, self.dense, strict=True)]
 
 
 class Decoder(nn.Module):
@@ -199,7 +202,124 @@ class Decoder(nn.Module):
         """
         positions = torch.arange(x.shape[1], device=x.device)
         for block in self.layers:
-            q, k, v = block.project(x)
-            kv = block.share_heads(LayerKV(block.rotate(k, positions), v))
-            x = block.finish(x, attend(block.rotate(q, positions), kv, causal=True))
+            x = block(x, positions)
         return self.norm(x)
+
+    def rotate(self, keys: Tensor, positions: Tensor) -> Tensor:
+        """Keys (B, H_kv, N, D) put at positions (N,), in frames."""
+        return rotate(keys, positions, self.config.rope_base, self.config.rope_fraction)
+
+    def unrotate(self, keys: Tensor, positions: Tensor) -> Tensor:
+        """Keys taken back from positions (N,): the inverse of `rotate`, to fp32 rounding. What is
+        unrotated may be pooled again.
+        """
+        return self.rotate(keys, -positions)
+
+    # --- the video --------------------------------------------------------------------------------
+
+    def encode_segment(
+        self, segment: SegmentTokens, past: Sequence[LayerKV]
+    ) -> tuple[list[LayerKV], list[LayerKV]]:
+        """Read one segment of a stream, causally and over `past`, the HVR of earlier segments
+        ([]: none). Returns its dense and pooled keys and values, per layer (1, H_kv, N, D).
+        """
+        x, positions = segment.x, segment.positions
+        dense, pooled = [], []
+        for layer_idx, block in enumerate(self.layers):
+            q, k, v = block.project(x)
+            own = LayerKV(block.rotate(k, positions), v)
+            dense.append(own)
+            pooled.append(self._pool(block, k, v, segment))
+            if layer_idx == len(self.layers) - 1:
+                break  # the video itself writes nothing: text needs these keys and values only
+            earlier = block.share_heads(past[layer_idx]) if past else None
+            attended = attend_past(block.rotate(q, positions), block.share_heads(own), earlier)
+            x = block.finish(x, attended)
+        return dense, pooled
+
+    def encode(self, video: SegmentTokens, segments: int, history: bool = True) -> Encoded:
+        """Read whole videos at once, x (B, F*K, C) in so many segments: what a stream of
+        `encode_segment` gives, to rounding. r = 1 is plain causal attention.
+
+        Without `history` every segment reads itself only.
+        """
+        x, positions = video.x, video.positions
+        dense, pooled = [], []
+        plain = segments == 1 or (video.r == 1 and history)
+        for layer_idx, block in enumerate(self.layers):
+            q, k, v = block.project(x)
+            own = LayerKV(block.rotate(k, positions), v)
+            dense.append(own)
+            pooled.append(self._pool(block, k, v, video))
+            if layer_idx == len(self.layers) - 1:
+                break
+            q, own = block.rotate(q, positions), block.share_heads(own)
+            if plain:
+                attended = attend(q, own, causal=True)
+            else:
+                earlier = block.share_heads(pooled[-1])
+                attended = attend_segments(q, own, earlier, segments, history)
+            x = block.finish(x, attended)
+        num_frames = len(positions) // video.tokens_per_frame
+        return Encoded(dense, pooled, video.r, num_frames)
+
+    @staticmethod
+    def _pool(block: Block, k: Tensor, v: Tensor, tokens: SegmentTokens) -> LayerKV:
+        """HVR of some tokens: averaged before they are rotated, then put at their centres."""
+        r, K = tokens.r, tokens.tokens_per_frame
+        centres = group_positions(tokens.positions, r, K)
+        return LayerKV(block.rotate(downsample(k, r, K), centres), downsample(v, r, K))
+
+    # --- text over a memory -----------------------------------------------------------------------
+
+    def read(
+        self,
+        x: Tensor,
+        valid: Tensor,
+        memory: Sequence[LayerKV],
+        first_position: int,
+        mask: Tensor | None = None,
+        cache: TextCache | None = None,
+    ) -> tuple[Tensor, TextCache]:
+        """Read text x (B, Q, T, C) over a memory that the Q questions share; tokens that are not
+        `valid` (B, Q, T) are skipped.
+
+        Positions go on from `first_position`, the frames of the video. `mask` (B, Q, N) bool says
+        which keys of the memory each question may see (None: all). With `cache` the tokens
+        continue what was read before. Returns hidden states (B, Q, T, C) and the grown cache.
+        """
+        B, Q, T, _ = x.shape
+        before: Tensor | int = 0
+        all_valid = valid
+        if cache is not None:
+            before = cache.valid.sum(-1, keepdim=True)
+            all_valid = torch.cat([cache.valid, valid], dim=-1)
+        # Padding stands where the token before it stands: it is never seen.
+        positions = (first_position + before + valid.cumsum(-1) - 1).flatten(1)[:, None]
+        masks = TextMasks(_memory_mask(mask, T, x.dtype), text_mask(all_valid, T))
+        x = x.flatten(1, 2)
+        layers = []
+        for layer_idx, block in enumerate(self.layers):
+            q, k, v = block.project(x)
+            k = block.rotate(k, positions).unflatten(2, (Q, T))
+            own = LayerKV(k, v.unflatten(2, (Q, T)))
+            if cache is not None:
+                old = cache.layers[layer_idx]
+                own = LayerKV(torch.cat([old.k, own.k], dim=3), torch.cat([old.v, own.v], dim=3))
+            layers.append(own)
+            attended = attend_text(
+                block.rotate(q, positions),
+                block.share_heads(memory[layer_idx]),
+                block.share_heads(own),
+                masks,
+                block.text_bias,
+            )
+            x = block.finish(x, attended)
+        return self.norm(x).unflatten(1, (Q, T)), TextCache(layers, all_valid)
+
+
+def _memory_mask(mask: Tensor | None, T: int, dtype: torch.dtype) -> Tensor | None:
+    """A mask per question (B, Q, N) as an additive one per token (B, 1, Q*T, N)."""
+    if mask is None:
+        return None
+    return visible(mask, dtype).repeat_interleave(T, dim=1)[:, None]

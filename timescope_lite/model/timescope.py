@@ -1,7 +1,9 @@
-"""TimeScope: stream a video into HVR and DVR, read a question over the HVR (coarse), reload, read
-it again (fine).
+"""TimeScope: the model of the course. Frames and text in, windows and intervals out.
 
-Two forms of the same encoder: `encode` handles whole videos at once (training), `stream` goes
+    features (B, F, K, Cf)  ->  encode, append, stream  ->  HVR and DVR per layer (B, H_kv, N, D)
+    tokens (B, Q, T) over such a memory  ->  read  ->  hidden states (B, Q, T, C)  ->  logits
+
+Two forms of the same encoder: `encode` handles whole videos at once (training), `append` goes
 segment by segment with caches only (use). They agree to rounding, which is the first oracle of the
 test suite. (TimeScope section 3; where the paper is silent the choice is ours and
 docs/architecture.md says so.)
@@ -9,31 +11,29 @@ docs/architecture.md says so.)
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from timescope_lite.common import UserError
-from timescope_lite.model.decoder import Block, Decoder, DecoderConfig, LayerKV, attend, visible
-from timescope_lite.model.memory import DVRStore, Memory, downsample, group_positions
-from timescope_lite.text import (
-    ABSENT,
-    ANSWER,
-    CLUE,
-    NUM_SECONDS,
-    PAD,
-    SO,
-    THINK,
-    WINDOW,
-    Vocabulary,
-)
-
-MAX_CHAIN = 6
-MAX_CLUES = 2
+from timescope_lite.memory import LayerKV, Memory, MemoryConfig
+from timescope_lite.memory.budget import DEFAULT_R, check_compression
+from timescope_lite.memory.saved import describe_video
+from timescope_lite.model import reading, two_stage
+from timescope_lite.model.backbone import SegmentTokens, TextCache
+from timescope_lite.model.decoder import Decoder, DecoderConfig, Encoded
+from timescope_lite.model.frame_encoder import FrameEncoder
+from timescope_lite.model.reading import Coarse
+from timescope_lite.model.tokenizer import ABSENT, DIRECT, NUM_SECONDS, PAD, THINK, Vocabulary
+from timescope_lite.model.two_stage import Grounding
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class ModelConfig:
     can_say_absent: bool = False
 
     def as_dict(self) -> dict[str, object]:
+        """Plain data for JSON."""
         return asdict(self)
 
 
@@ -94,67 +95,161 @@ class TimeCodes(nn.Module):
         return self.outward(hidden) @ self.phi[first : first + num].to(hidden.dtype).T
 
 
-@dataclass
-class Encoded:
-    """A batch of whole videos: per layer the dense and the pooled keys and values, (B, H_kv, F*K,
-    D) and (B, H_kv, F*K/r, D).
-    """
-
-    dense: list[LayerKV]
-    pooled: list[LayerKV]
-    r: int
-    num_frames: int
-
-    def both(self) -> list[LayerKV]:
-        """[pooled ; dense] per layer; a mask then chooses per question what it may see."""
-        return [
-            LayerKV(torch.cat([p.k, d.k], dim=2), torch.cat([p.v, d.v], dim=2))
-            for p, d in zip(self.pooled, self.dense, strict=True)
-        ]
-
-
-@dataclass
-class TextCache:
-    """Keys and values of text already read, per layer (B, H_kv, Q, T, D), and which of it is not
-    padding (B, Q, T).
-    """
-
-    layers: list[LayerKV]
-    valid: Tensor
-
-
 @dataclass(frozen=True)
-class Coarse:
-    """What the coarse stage says: the reasoning (token ids), first and last segment of the window,
-    and the probability it gives them.
+class View:
+    """What the questions of a batch read, Q to a video.
+
+    `sees`: `all` (everything that r leaves), `reload` (a fine question: HVR outside its window, DVR
+    inside) or `focus` (a fine question: the HVR of its window only). fine (B, Q) bool; window
+    (B, Q, 2): its first and last segment. Questions that are not fine read all of the HVR.
     """
 
-    chain: list[int]
-    window: tuple[int, int]
-    confidence: float
-    absent: bool = False
+    sees: str
+    fine: Tensor
+    window: Tensor
 
 
 class TimeScope(nn.Module):
-    """The model. Weights: a linear map of frame features, word vectors, time codes, the decoder."""
+    """The model. Weights: a linear map of frame features, word vectors, time codes, the decoder;
+    and, frozen, the frame encoder that it looks through (None: it reads features made elsewhere).
 
-    def __init__(self, config: ModelConfig, vocabulary: Vocabulary) -> None:
+    `about` says how it came to be: seed, steps, commit.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        vocabulary: Vocabulary,
+        frame_encoder: FrameEncoder | None = None,
+        about: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         self.config, self.vocabulary = config, vocabulary
+        self.about = about or {}
         C = config.decoder.width
         self.decoder = Decoder(config.decoder)
         self.features_in = nn.Linear(config.feature_width, C)
         self.slot = nn.Parameter(torch.randn(config.tokens_per_frame, C) * 0.1)
         self.words = nn.Parameter(torch.randn(len(vocabulary.words), C) * 0.5)
-        self.register_buffer(
-            "phrase_words", torch.from_numpy(vocabulary.word_matrix()), persistent=False
-        )
+        matrix = torch.from_numpy(vocabulary.word_matrix())
+        self.register_buffer("phrase_words", matrix, persistent=False)
         self.phrase_words: Tensor
         self._phrases: tuple[Any, Tensor] | None = None
         self.times = TimeCodes(C)
         self.logit_scale = nn.Parameter(torch.tensor(1 / math.sqrt(C)))
         nn.init.normal_(self.features_in.weight, std=config.feature_gain)
         nn.init.zeros_(self.features_in.bias)
+        self.frame_encoder: FrameEncoder | None = frame_encoder
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.words.device
+
+    def own_state(self) -> dict[str, Tensor]:
+        """The weights without those of the frame encoder."""
+        state = self.state_dict()
+        return {name: t for name, t in state.items() if not name.startswith("frame_encoder.")}
+
+    def fingerprint(self) -> str:
+        """A hash of configuration and weights, the frame encoder's too: whose memory is this?"""
+        digest = hashlib.sha256(json.dumps(self.config.as_dict(), sort_keys=True).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, device: torch.device | None = None) -> TimeScope:
+        """A trained model: the packaged "tiny", a folder that `save_pretrained` wrote, a checkpoint
+        file, or "owner/name" on the Hugging Face Hub where huggingface_hub is installed.
+
+        On `device`, or the best there is. UserError, saying which, where it cannot be had.
+        """
+        from timescope_lite.model import checkpoint
+
+        return checkpoint.from_pretrained(name, device)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write weights (all their bits), configuration and a model card into a folder of their
+        own; returns the folder.
+        """
+        from timescope_lite.model import checkpoint
+
+        return checkpoint.save_pretrained(self, Path(folder))
+
+    # --- the public path: a file, then questions --------------------------------------------------
+
+    def encode_video(
+        self, video: str | Path, config: MemoryConfig | None = None, progress: bool = True
+    ) -> Memory:
+        """Read a video file once, segment by segment, into its two memories.
+
+        UserError for a file that is no video, or one longer than the clock, before anything is
+        decoded.
+        """
+        from timescope_lite.model.frames import check_length, feature_stream
+
+        config = config or self.memory_config()
+        duration_s = check_length(Path(video), config.fps)
+        memory = self.empty_memory(config)
+        memory.video = describe_video(Path(video))
+        segments = math.ceil(duration_s * config.fps / config.frames_per_segment)
+        stream = feature_stream(self, Path(video), config.fps)
+        for features, num_valid in tqdm(
+            stream,
+            total=segments,
+            unit="segment",
+            desc="encoding",
+            disable=None if progress else True,
+        ):
+            self.append(memory, features, num_valid)
+        return memory
+
+    def ground(
+        self,
+        memory: Memory,
+        tasks: Sequence[str],
+        budget: float | None = None,
+        think: bool = True,
+    ) -> list[Grounding]:
+        """The interval that holds the evidence for each task, from one memory: coarse over HVR,
+        reload, fine (TimeScope section 3). `budget` bounds the attended KV at its peak, in frames'
+        worth. UserError for an empty task or words that the model does not know.
+        """
+        if isinstance(tasks, str):
+            raise UserError("tasks is one text: expected a list of tasks, [task]")
+        prompts = [self.prompt(task, think) for task in tasks]
+        if not prompts:
+            return []
+        answers = two_stage.locate(self, memory, prompts, budget)
+        return [two_stage.describe(self, memory, answer) for answer in answers]
+
+    def prompt(self, task: str, think: bool = True) -> list[int]:
+        """Token ids of a task in words, ready for the coarse stage. UserError for an empty task or
+        words the model does not know.
+        """
+        return [*self.vocabulary.encode(task), THINK if think else DIRECT]
+
+    def memory_config(self, r: int | None = None, tier: str = "host") -> MemoryConfig:
+        """How this model keeps a video: its own segments, r (None: the default) and a tier."""
+        r = DEFAULT_R if r is None else r
+        return MemoryConfig(self.config.frames_per_segment, r, tier)
+
+    def empty_memory(self, config: MemoryConfig, clock: int = 0) -> Memory:
+        """A memory for a video of this model without a segment yet. UserError for other segments
+        than the model's.
+        """
+        S = self.config.frames_per_segment
+        if config.frames_per_segment != S:
+            raise UserError(
+                f"frames_per_segment={config.frames_per_segment}: this model reads segments of {S}"
+            )
+        return Memory(
+            config, self.config.tokens_per_frame, self.device, clock, model_id=self.fingerprint()
+        )
+
+    # --- tokens -----------------------------------------------------------------------------------
 
     @torch.no_grad()
     def align(self, directions: dict[str, Tensor], scale: float = 0.5) -> None:
@@ -174,8 +269,6 @@ class TimeScope(nn.Module):
         for word, direction in directions.items():
             seen = self.features_in.weight @ direction.to(self.features_in.weight)
             self.words[rows[word]] = seen * scale / seen.std()
-
-    # --- tokens -----------------------------------------------------------------------------------
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Token ids (...) -> vectors (..., C): a phrase is the sum of its parts, a time comes from
@@ -231,11 +324,11 @@ class TimeScope(nn.Module):
         times = self.times(clock[:, None] + torch.arange(features.shape[1], device=features.device))
         return (self.features_in(features) + times[:, :, None] + self.slot).flatten(1, 2)
 
-    # --- the video, all segments at once (training) -----------------------------------------------
+    # --- the video --------------------------------------------------------------------------------
 
     def encode(self, features: Tensor, clock: Tensor, r: int, history: bool = True) -> Encoded:
-        """Encode whole videos in parallel: features (B, F, K, Cf), F a multiple of S; clock (B,). r
-        = 1 is plain causal attention.
+        """Encode whole videos in parallel: features (B, F, K, Cf), F a multiple of S; clock (B,).
+        r = 1 is plain causal attention.
 
         A token attends causally to its own segment and to the HVR of earlier segments
         (`history=False`: to its own segment only).
@@ -246,130 +339,54 @@ class TimeScope(nn.Module):
             raise UserError(
                 f"{F} frames are not a whole number of segments of {S}; pad the last one"
             )
-        if r < 1 or S % r:
-            raise UserError(
-                f"r={r} does not divide S={S}; choose r from "
-                f"{[d for d in range(1, S + 1) if S % d == 0]}"
-            )
+        check_compression(r, S)
         x = self.frame_tokens(features, clock)
         positions = torch.arange(F, device=x.device).repeat_interleave(K)
-        groups = group_positions(positions, r, K)
-        dense, pooled = [], []
-        for block in self.decoder.layers:
-            q, k, v = block.project(x)
-            dense.append(LayerKV(block.rotate(k, positions), v))
-            pooled.append(LayerKV(block.rotate(downsample(k, r, K), groups), downsample(v, r, K)))
-            if block is self.decoder.layers[-1]:
-                # the video itself writes nothing: the last layer's keys and values are all that
-                # text needs
-                break
-            attended = self._attend_segments(
-                block.rotate(q, positions),
-                block.share_heads(dense[-1]),
-                block.share_heads(pooled[-1]),
-                r,
-                history,
-            )
-            x = block.finish(x, attended)
-        return Encoded(dense, pooled, r, F)
-
-    def _attend_segments(
-        self, q: Tensor, dense: LayerKV, pooled: LayerKV, r: int, history: bool
-    ) -> Tensor:
-        """Every segment over [HVR of earlier segments ; itself, causally], all (B, H, N, D)."""
-        B, H, N, D = q.shape
-        n = self.config.frames_per_segment * self.config.tokens_per_frame
-        segments, P = N // n, pooled.k.shape[2]
-        if segments == 1 or (r == 1 and history):
-            return attend(q, dense, causal=True)
-        scores_past = (q @ pooled.k.transpose(-1, -2)).view(B, H, segments, n, P)
-        own = LayerKV(*(t.view(B, H, segments, n, D) for t in dense))
-        scores_own = q.view(B, H, segments, n, D) @ own.k.transpose(-1, -2)
-        past, causal = _segment_masks(segments, n, P, history, q.device)
-        scores = torch.cat(
-            [scores_past + past.to(q.dtype), scores_own + causal.to(q.dtype)], dim=-1
-        ) / math.sqrt(D)
-        weights = scores.softmax(dim=-1).to(dense.v.dtype)
-        from_past = weights[..., :P].reshape(B, H, N, P) @ pooled.v
-        return from_past + (weights[..., P:] @ own.v).view(B, H, N, D)
-
-    # --- the video, segment by segment (use) ------------------------------------------------------
+        return self.decoder.encode(SegmentTokens(x, positions, K, r), F // S, history)
 
     @torch.no_grad()
+    def append(
+        self,
+        memory: Memory,
+        features: Tensor,
+        num_valid: int | None = None,
+        history: bool = True,
+    ) -> None:
+        """Read the next segment of a video into its memory: features (S, K, Cf), of which the first
+        `num_valid` frames are real (None: all). Works on one segment and the HVR.
+
+        UserError if the video is now longer than the clock.
+        """
+        S, K, i = memory.frames_per_segment, memory.tokens_per_frame, memory.num_segments
+        if memory.clock + memory.num_frames + S > NUM_SECONDS:
+            raise UserError(
+                f"the video is longer than {NUM_SECONDS - memory.clock} frames, all that the clock "
+                "has codes for; cut it into parts"
+            )
+        start = torch.tensor([memory.clock + i * S], device=self.device)
+        x = self.frame_tokens(features.to(self.device)[None], start)
+        positions = torch.arange(i * S, (i + 1) * S, device=x.device).repeat_interleave(K)
+        segment = SegmentTokens(x, positions, K, memory.r)
+        past = memory.hvr if history else []
+        dense, pooled = self.decoder.encode_segment(segment, past)
+        memory.append(dense, pooled, num_valid)
+
     def stream(
         self,
         segments: Iterable[tuple[Tensor, int]],
-        r: int,
+        r: int | None = None,
         clock: int = 0,
         tier: str = "host",
         history: bool = True,
     ) -> Memory:
         """Read a video once: `segments` yields (features (S, K, Cf), number of real frames).
-        Working memory: one segment and the HVR.
 
         Raises UserError if r does not divide S, or if the video is longer than the clock.
         """
-        S, K = self.config.frames_per_segment, self.config.tokens_per_frame
-        if r < 1 or S % r:
-            raise UserError(
-                f"r={r} does not divide S={S}; choose r from "
-                f"{[d for d in range(1, S + 1) if S % d == 0]}"
-            )
-        device = self.words.device
-        memory = Memory(r, S, K, DVRStore(tier, device), clock)
+        memory = self.empty_memory(self.memory_config(r, tier=tier), clock)
         for features, num_valid in segments:
-            if clock + memory.num_frames + S > NUM_SECONDS:
-                raise UserError(
-                    f"the video is longer than {NUM_SECONDS - clock} frames, all that the clock "
-                    "has codes for; cut it into parts"
-                )
-            memory.add(*self._stream_one(features.to(device)[None], memory, history))
-            memory.num_valid += num_valid
+            self.append(memory, features, num_valid, history)
         return memory
-
-    def _stream_one(
-        self, features: Tensor, memory: Memory, history: bool
-    ) -> tuple[list[LayerKV], list[LayerKV]]:
-        """Dense and pooled keys and values of the next segment, features (1, S, K, Cf)."""
-        S, K, i = memory.frames_per_segment, memory.tokens_per_frame, memory.num_segments
-        x = self.frame_tokens(
-            features, torch.tensor([memory.clock + i * S], device=features.device)
-        )
-        positions = torch.arange(i * S, (i + 1) * S, device=x.device).repeat_interleave(K)
-        groups = group_positions(positions, memory.r, K)
-        dense, pooled = [], []
-        for layer_idx, block in enumerate(self.decoder.layers):
-            q, k, v = block.project(x)
-            own = LayerKV(block.rotate(k, positions), v)
-            dense.append(own)
-            pooled.append(
-                LayerKV(
-                    block.rotate(downsample(k, memory.r, K), groups), downsample(v, memory.r, K)
-                )
-            )
-            if layer_idx == len(self.decoder.layers) - 1:
-                break
-            x = block.finish(
-                x,
-                self._attend_one(
-                    block.rotate(q, positions),
-                    own,
-                    memory.hvr[layer_idx] if memory.hvr and history else None,
-                    block,
-                ),
-            )
-        return dense, pooled
-
-    @staticmethod
-    def _attend_one(q: Tensor, own: LayerKV, past: LayerKV | None, block: Block) -> Tensor:
-        """One segment over [HVR so far ; itself, causally]."""
-        n = own.k.shape[2]
-        allowed = torch.ones(n, n, dtype=torch.bool, device=q.device).tril()
-        keys = own
-        if past is not None:
-            keys = LayerKV(torch.cat([past.k, own.k], dim=2), torch.cat([past.v, own.v], dim=2))
-            allowed = torch.cat([allowed.new_ones(n, past.k.shape[2]), allowed], dim=1)
-        return attend(q, block.share_heads(keys), visible(allowed, q.dtype))
 
     # --- text over a memory -----------------------------------------------------------------------
 
@@ -388,227 +405,65 @@ class TimeScope(nn.Module):
         Positions go on after the video's last frame. With `cache` the tokens continue what was read
         before. Returns hidden states (B, Q, T, C) and the grown cache.
         """
-        B, Q, T = tokens.shape
-        valid = tokens != PAD
-        before = cache.valid.sum(-1, keepdim=True) if cache else 0
-        positions = (num_frames + before + valid.cumsum(-1) - 1).flatten(1)[:, None]
-        all_valid = torch.cat([cache.valid, valid], dim=-1) if cache else valid
-        x = self.embed(tokens.flatten(1))
-        text_mask = _text_mask(all_valid, T)
-        memory_mask = (
-            None if mask is None else visible(mask, x.dtype).repeat_interleave(T, dim=1)[:, None]
-        )
-        layers = []
-        for layer_idx, block in enumerate(self.decoder.layers):
-            q, k, v = block.project(x)
-            own = LayerKV(*(t.unflatten(2, (Q, T)) for t in (block.rotate(k, positions), v)))
-            if cache:
-                own = LayerKV(
-                    *(
-                        torch.cat(pair, dim=3)
-                        for pair in zip(cache.layers[layer_idx], own, strict=True)
-                    )
-                )
-            layers.append(own)
-            attended = _attend_text(
-                block.rotate(q, positions),
-                block.share_heads(memory[layer_idx]),
-                block.share_heads(own),
-                memory_mask,
-                text_mask,
-                block.text_bias,
-            )
-            x = block.finish(x, attended)
-        return self.decoder.norm(x).unflatten(1, (Q, T)), TextCache(layers, all_valid)
+        x = self.embed(tokens)
+        return self.decoder.read(x, tokens != PAD, memory, num_frames, mask, cache)
+
+    def forward(
+        self, features: Tensor, clock: Tensor, tokens: Tensor, r: int, view: View | None = None
+    ) -> Tensor:
+        """One pass of training: encode whole videos, then read text over what `view` shows of them
+        (None: all of the HVR). features (B, F, K, Cf), clock (B,), tokens (B, Q, T) -> hidden
+        states (B, Q, T, C).
+        """
+        encoded = self.encode(features, clock, r)
+        layers, mask = encoded.pooled, None
+        if view is not None:
+            layers, mask = memory_mask(encoded, view, self.config)
+        return self.read(tokens, layers, encoded.num_frames, mask)[0]
 
     # --- coarse and fine (use) --------------------------------------------------------------------
 
-    @torch.no_grad()
-    def coarse(self, memory: Memory, prompts: list[list[int]]) -> list[Coarse]:
-        """The coarse stage for several questions at once: reasoning, window, confidence, all from
-        the HVR alone.
+    def coarse(self, memory: Memory, prompts: Sequence[Sequence[int]]) -> list[Coarse]:
+        """The coarse stage over the HVR alone (`reading.coarse`)."""
+        return reading.coarse(self, memory, prompts)
 
-        A prompt is the question's tokens followed by <think> or <direct>.
-        """
-        reader = _Reader(self, memory.hvr, memory.num_frames, prompts)
-        chains = self._write_chain(reader, [p[-1] for p in prompts])
-        reader.feed([WINDOW] * len(prompts))
-        first, S = self.vocabulary.first_second + memory.clock, memory.frames_per_segment
-        last = first + memory.num_valid - 1
-        start, p_start, absent = reader.choose_second([first] * len(prompts), last, S, first)
-        reader.feed(start)
-        end, p_end, _ = reader.choose_second(start, last, S, first)
-        return [
-            Coarse(chain, ((s - first) // S, (e - first) // S), ps * pe, a)
-            for chain, s, e, ps, pe, a in zip(
-                chains, start, end, p_start, p_end, absent, strict=True
-            )
-        ]
-
-    def _write_chain(self, reader: _Reader, modes: list[int]) -> list[list[int]]:
-        """Greedy reasoning until <so>; a question in <direct> mode writes none."""
-        chains: list[list[int]] = [[] for _ in modes]
-        open_ = [mode == THINK for mode in modes]
-        for _ in range(MAX_CHAIN):
-            if not any(open_):
-                break
-            words = reader.choose_word()
-            step = [word if still else PAD for word, still in zip(words, open_, strict=True)]
-            for chain, word, still in zip(chains, step, open_, strict=True):
-                if still:
-                    chain.append(word)
-            open_ = [still and word != SO for word, still in zip(step, open_, strict=True)]
-            reader.feed(step)
-        return chains
-
-    @torch.no_grad()
     def fine(
-        self, layers: Sequence[LayerKV], memory: Memory, prompt: list[int], chain: list[int]
+        self,
+        layers: Sequence[LayerKV],
+        memory: Memory,
+        prompt: Sequence[int],
+        chain: Sequence[int],
     ) -> tuple[float, float]:
-        """The fine stage: the same question and reasoning over `layers` (HVR with the window
-        reloaded); returns start_s, end_s in frames.
-        """
-        return self.find(layers, memory, prompt, chain)[-1]
-
-    @torch.no_grad()
-    def find(
-        self, layers: Sequence[LayerKV], memory: Memory, prompt: list[int], chain: list[int]
-    ) -> list[tuple[float, float]]:
-        """The fine stage with what it writes on its way: the intervals (start_s, end_s) of its
-        clues, if it knows the word, and of the answer, the last.
-        """
-        clue = self.vocabulary.id_of.get(CLUE) if chain else None
-        reader = _Reader(self, layers, memory.num_frames, [[*prompt, *chain]])
-        found: list[tuple[float, float]] = []
-        while clue and len(found) < MAX_CLUES and reader.logits[0, clue] > reader.logits[0, ANSWER]:
-            found.append(self._write_interval(reader, clue, memory))
-        return [*found, self._write_interval(reader, ANSWER, memory)]
-
-    def _write_interval(self, reader: _Reader, tag: int, memory: Memory) -> tuple[float, float]:
-        """A tag, then the best start and the best end after it; all are read again by what
-        follows.
-        """
-        first, S = self.vocabulary.first_second + memory.clock, memory.frames_per_segment
-        last = first + memory.num_valid - 1
-        reader.feed([tag])
-        start, _, _ = reader.choose_second([first], last, S, first)
-        reader.feed(start)
-        end, _, _ = reader.choose_second(start, last, S, first)
-        reader.feed(end)
-        return float(start[0] - first), float(end[0] - first + 1)
-
-    @torch.no_grad()
-    def captions(
-        self, layers: Sequence[LayerKV], memory: Memory, prompt: list[int], most: int = 6
-    ) -> list[tuple[int, float, float]]:
-        """Dense captions: what happens at a place, as (phrase token, start_s, end_s) in the order
-        of starts, overlapping; at most `most`, until <so>.
-        """
-        clue = self.vocabulary.id_of[CLUE]
-        reader = _Reader(self, layers, memory.num_frames, [prompt])
-        found: list[tuple[int, float, float]] = []
-        while len(found) < most and reader.logits[0, clue] > reader.logits[0, SO]:
-            span = self._write_interval(reader, clue, memory)
-            found.append((reader.choose_word()[0], *span))
-            reader.feed([found[-1][0]])
-        return found
+        """The fine stage over `layers`; the answer (start, end) in frames (`reading.fine`)."""
+        return reading.fine(self, layers, memory, prompt, chain)[-1]
 
 
-class _Reader:
-    """Greedy writing with a KV cache, several questions in step; each `choose_*` keeps to what may
-    stand at that place.
+def memory_mask(
+    encoded: Encoded, view: View, config: ModelConfig
+) -> tuple[list[LayerKV], Tensor | None]:
+    """Per layer the keys, and per question (B, Q, N) which of them it may attend to (None: all).
+
+    What a mask shows in training is what a reload brings in use (an oracle of the tests). UserError
+    for an unknown way to see.
     """
-
-    def __init__(
-        self, model: TimeScope, layers: Sequence[LayerKV], num_frames: int, prompts: list[list[int]]
-    ) -> None:
-        self.model, self.layers, self.num_frames = model, layers, num_frames
-        self.device = model.words.device
-        longest = max(len(p) for p in prompts)
-        tokens = torch.tensor(
-            [p + [PAD] * (longest - len(p)) for p in prompts], device=self.device
-        )[None]
-        hidden, self.cache = model.read(tokens, layers, num_frames)
-        last = torch.tensor([len(p) - 1 for p in prompts], device=self.device)
-        self.logits = model.logits(
-            hidden[0, torch.arange(len(prompts), device=self.device), last].float()
+    if view.sees not in {"all", "reload", "focus"}:
+        raise UserError(
+            f"unknown way to see the memory {view.sees!r}: expected all, reload or focus"
         )
-
-    def feed(self, tokens: list[int]) -> None:
-        """Read one more token per question; a question that is fed PAD keeps its last scores."""
-        column = torch.tensor(tokens, device=self.device)
-        hidden, self.cache = self.model.read(
-            column[None, :, None], self.layers, self.num_frames, cache=self.cache
-        )
-        fresh = self.model.logits(hidden[0, :, 0].float())
-        self.logits = torch.where((column != PAD)[:, None], fresh, self.logits)
-
-    def choose_word(self) -> list[int]:
-        """The best of <so> and all phrases."""
-        words = self.logits[:, : self.model.vocabulary.num_phrases].clone()
-        words[:, [t for t in range(ABSENT + 1) if t != SO]] = -torch.inf
-        return [int(t) for t in words.argmax(-1)]
-
-    def choose_second(
-        self, lowest: list[int], highest: int, S: int, first: int
-    ) -> tuple[list[int], list[float], list[bool]]:
-        """The best time code in lowest..highest per question; the probability that the time lies in
-        its segment; whether <absent> beats it.
-        """
-        codes = torch.arange(self.logits.shape[1], device=self.device)
-        allowed = (codes[None] >= torch.tensor(lowest, device=self.device)[:, None]) & (
-            codes[None] <= highest
-        )
-        scores = self.logits.masked_fill(~allowed, -torch.inf)
-        best = scores.argmax(-1)
-        same_segment = (codes[None] - first) // S == (best[:, None] - first) // S
-        probability = (scores.softmax(-1) * same_segment).sum(-1)
-        absent = (self.logits[:, ABSENT] > scores.max(-1).values) & self.model.config.can_say_absent
-        return [int(b) for b in best], [float(p) for p in probability], [bool(a) for a in absent]
+    if view.sees == "all" or encoded.r == 1:
+        return encoded.pooled, None
+    S, K = config.frames_per_segment, config.tokens_per_frame
+    device = view.fine.device
+    fine = view.fine[..., None]
+    slots = torch.arange(encoded.pooled[0].k.shape[2], device=device) // (S * K // encoded.r)
+    if view.sees == "focus":
+        return encoded.pooled, ~fine | _inside(slots, view.window)
+    frames = torch.arange(encoded.num_frames * K, device=device) // (S * K)
+    hvr = ~fine | ~_inside(slots, view.window)
+    dvr = fine & _inside(frames, view.window)
+    return encoded.both(), torch.cat([hvr, dvr], dim=-1)
 
 
-def _segment_masks(
-    segments: int, n: int, num_pooled: int, history: bool, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Additive masks: (segments, 1, num_pooled) over the HVR of earlier segments, (n, n) causal
-    within a segment.
-    """
-    slot_segment = torch.arange(num_pooled, device=device) // (num_pooled // segments)
-    earlier = slot_segment[None] < torch.arange(segments, device=device)[:, None]
-    causal = torch.ones(n, n, dtype=torch.bool, device=device).tril()
-    return visible(earlier & history, torch.float32)[:, None], visible(causal, torch.float32)
-
-
-def _text_mask(valid: Tensor, T: int) -> Tensor:
-    """Additive mask (B, 1, Q, T, T_all): the last T of T_all tokens see themselves and what is
-    before, without padding.
-    """
-    total = valid.shape[-1]
-    causal = torch.ones(T, total, dtype=torch.bool, device=valid.device).tril(total - T)
-    return visible(causal & valid[:, :, None], torch.float32)[:, None]
-
-
-def _attend_text(
-    q: Tensor,
-    memory: LayerKV,
-    own: LayerKV,
-    memory_mask: Tensor | None,
-    text_mask: Tensor,
-    text_bias: Tensor,
-) -> Tensor:
-    """Text over [memory ; its own question's text] in one softmax. q (B, H, Q*T, D), memory (B, H,
-    N, D), own (B, H, Q, T_all, D).
-    """
-    B, H, _, D = q.shape
-    Q, T = text_mask.shape[2], text_mask.shape[3]
-    N = memory.k.shape[2]
-    to_memory = q @ memory.k.transpose(-1, -2) / math.sqrt(D)
-    if memory_mask is not None:
-        to_memory = to_memory + memory_mask.to(q.dtype)
-    to_text = q.view(B, H, Q, T, D) @ own.k.transpose(-1, -2) / math.sqrt(D)
-    to_text = to_text + text_bias.to(q.dtype)[:, None, None, None] + text_mask.to(q.dtype)
-    weights = (
-        torch.cat([to_memory.view(B, H, Q, T, N), to_text], dim=-1).softmax(dim=-1).to(own.v.dtype)
-    )
-    from_memory = weights[..., :N].reshape(B, H, Q * T, N) @ memory.v
-    return from_memory + (weights[..., N:] @ own.v).view(B, H, Q * T, D)
+def _inside(segment: Tensor, window: Tensor) -> Tensor:
+    """Whether tokens of these segments (N,) lie in each question's window (B, Q, 2): (B, Q, N)."""
+    return (segment >= window[..., :1]) & (segment <= window[..., 1:])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from timescope_lite.classroom.checks.core import Case, Exercise, register, wrong_answers
-from timescope_lite.text import DIRECT, SO, THINK
+from timescope_lite.model.tokenizer import DIRECT, SO, THINK
 
 Chains = Sequence[Sequence[bool]]
 Outcomes = tuple[list[float], list[str]]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from timescope_lite.classroom.checks.core import Case, Exercise, register, same, wrong_answers
-from timescope_lite.model.decoder import LayerKV
+from timescope_lite.memory import LayerKV
 
 Layers = Sequence[Sequence[Tensor]]
 
