@@ -49,6 +49,7 @@ lint: install
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # tests/test_notebooks.py executes each notebook once and compares the cells marked strict; loadscope keeps a test file on one worker.
 test: lint

@@ -322,15 +322,15 @@ def test_joint_scores_are_of_two_terms_or_have_nothing_for_the_third() -> None:
 
 def test_each_way_to_look_gets_the_pooling_that_was_right_most_often() -> None:
     rows = [
-        {"frames": {"whole@4": "1000", "whole@8": "0100", "true@4": "0011"}},
-        {"frames": {"whole@4": "0100", "whole@8": "0100", "true@4": "1011"}},
+        {"frames": {"whole@4": ["mean"], "whole@8": ["max"], "true@4": ["top-2", "all"]}},
+        {"frames": {"whole@4": ["max"], "whole@8": ["max"], "true@4": ["mean", "top-2", "all"]}},
     ]
     assert answering.best_poolings(rows) == {"whole": "max", "true": "top-2"}
 
 
 def test_a_system_that_is_not_in_the_rows_is_named() -> None:
     row = {
-        "frames": {"whole@4": "1000"},
+        "frames": {"whole@4": ["mean"]},
         "says": {"joint": 1},
         "guess": 0.25,
         "read_off": 1.0,

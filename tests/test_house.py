@@ -202,7 +202,9 @@ def make_says(*arguments: str) -> list[str]:
     assert done.returncode == 0, f"make {' '.join(arguments)}: {done.stderr}"
     commands = [plain(line) for line in done.stdout.replace("\\\n", " ").splitlines()]
     return [
-        c for c in commands if re.match(r"python -m (pip|pytest|build)|ruff|mypy|timescope-lite", c)
+        c
+        for c in commands
+        if re.match(r"python -m (pip|pytest|build)|ruff|mypy|lint-imports|timescope-lite", c)
     ]
 
 
@@ -333,8 +335,8 @@ def test_the_commands_spelled_out_are_those_of_the_makefile(shell: str) -> None:
 
 def test_no_shown_command_is_of_an_unknown_kind() -> None:
     kinds = (
-        r"make |timescope-lite |(python|python3|py) -m (venv|pip|pytest)|ruff |mypy|conda |source "
-        r"|rm -rf |Remove-Item |pytest |deactivate"
+        r"make |timescope-lite |(python|python3|py) -m (venv|pip|pytest)|ruff |mypy|lint-imports"
+        r"|conda |source |rm -rf |Remove-Item |pytest |deactivate"
     )
     strange = [
         (where, command) for where, command in shown_commands("") if not re.match(kinds, command)

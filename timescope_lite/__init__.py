@@ -13,10 +13,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from timescope_lite.version import __version__
+
 if TYPE_CHECKING:
     from timescope_lite.model import Grounding
 
-__version__ = "0.1.0"
+__all__ = ["__version__", "ground"]
 
 
 def ground(

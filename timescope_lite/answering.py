@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -406,9 +407,9 @@ def looked(
     spans: Mapping[str, Span],
     prompt: Sequence[int],
     left: Sequence[bool],
-) -> dict[str, str]:
-    """Right (1) or wrong (0) by pooling, as "0110", for every way to choose n frames ("whole@8"),
-    and for all frames ("whole@every").
+) -> dict[str, list[str]]:
+    """The poolings that answer right, for every way to choose n frames ("whole@8"), and for all
+    frames ("whole@every").
 
     "whole+rules@8" and the like choose among what the rules leave (`allowed`) only: somebody who
     knows the town and looks.
@@ -421,14 +422,15 @@ def looked(
     found = {}
     for name, frames in chosen.items():
         place, n = name.split("@")
-        found[name] = "".join(
-            str(int(picked(log_p, frames, how) == asked.right)) for how in POOLINGS
-        )
+        found[name] = _right_poolings(log_p, frames, asked.right)
         if place in WITH_RULES:
-            found[f"{place}+rules@{n}"] = "".join(
-                str(int(picked(ruled, frames, how) == asked.right)) for how in POOLINGS
-            )
+            found[f"{place}+rules@{n}"] = _right_poolings(ruled, frames, asked.right)
     return found
+
+
+def _right_poolings(log_p: Tensor, frames: Sequence[int], right: int) -> list[str]:
+    """The poolings by which the choice `right` comes out best on these frames."""
+    return [how for how in POOLINGS if picked(log_p, frames, how) == right]
 
 
 @dataclass(frozen=True)
@@ -625,18 +627,14 @@ def best_poolings(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Place to look -> the pooling that is right most often over all numbers of frames; the first
     of equals. For rows that are not scored themselves.
     """
-    names, found = list(POOLINGS), {}
+    found = {}
     for place in dict.fromkeys(way.split("@")[0] for way in rows[0]["frames"]):
-        right = np.mean(
-            [
-                [int(hit) for hit in by]
-                for row in rows
-                for way, by in row["frames"].items()
-                if way.split("@")[0] == place
-            ],
-            axis=0,
-        )
-        found[place] = names[int(np.argmax(right))]
+        right = Counter(dict.fromkeys(POOLINGS, 0))
+        for row in rows:
+            for way, hits in row["frames"].items():
+                if way.split("@")[0] == place:
+                    right.update(hits)
+        found[place] = max(POOLINGS, key=right.__getitem__)  # the first of equals
     return found
 
 
@@ -647,7 +645,8 @@ def right_of(row: Mapping[str, Any], system: str, poolings: Mapping[str, str]) -
     if system in ("guess", "read_off"):
         return float(row[system])
     if system in row["frames"]:
-        return float(row["frames"][system][list(POOLINGS).index(poolings[system.split("@")[0]])])
+        place = system.split("@")[0]
+        return float(poolings[place] in row["frames"][system])
     if system not in row["says"]:
         raise UserError(
             f"no system {system!r} in this row: expected guess, read_off, "
@@ -660,14 +659,14 @@ def placed(row: Mapping[str, Any], system: str) -> float:
     """The tIoU of the interval that a system's answer stands on; 0 for a system that names none."""
     if system.startswith("grounded@"):
         return float(row["tiou"]["zero_shot"])
-    who = (
-        "zero_shot"
-        if system.startswith("zero_shot_joint")
-        else "tuned"
-        if system in ("joint", "joint_direct")
-        else ""
-    )
-    return float(row["tiou"][who + "_direct" * system.endswith("_direct")]) if who else 0.0
+    who = ""
+    if system.startswith("zero_shot_joint"):
+        who = "zero_shot"
+    elif system in ("joint", "joint_direct"):
+        who = "tuned"
+    if not who:
+        return 0.0
+    return float(row["tiou"][f"{who}_direct" if system.endswith("_direct") else who])
 
 
 def joint_scores(

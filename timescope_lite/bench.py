@@ -1,24 +1,36 @@
 """What it costs. `scale`: seconds, attended KV, device-resident KV and process RSS as a video
 grows, beside what dense attention would hold. `segments`: what a shorter or longer segment costs
-while a video is read. `joint`: what training the frame encoder together with the decoder would
-bring, and what a step then costs.
+while a video is read. `reuse`: what a second question costs when the memory was kept. `joint`: what
+training the frame encoder together with the decoder would bring, and what a step then costs.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import json
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from timescope_lite.common import UserError, process_rss
-from timescope_lite.corpus import Batch, CachedSource, Mix, Pile, PixelSource, tell_one
+from timescope_lite.corpus import (
+    Batch,
+    CachedSource,
+    Mix,
+    Pile,
+    PixelSource,
+    draw_question,
+    tell_one,
+)
 from timescope_lite.datasets.prompts import Writer
 from timescope_lite.grounding import model_of
 from timescope_lite.memory.budget import DEFAULT_R
@@ -33,6 +45,7 @@ from timescope_lite.video import write_mp4
 from timescope_lite.world.domain import Domain, load_domains
 from timescope_lite.world.render import render_video
 from timescope_lite.world.story import Story, StoryConfig, tell
+from timescope_lite.world.tasks import in_words
 
 MINUTES = (5, 15, 60)
 SEGMENTS = (4, 16, 64, 256)
@@ -273,3 +286,65 @@ def _learned(  # noqa: PLR0913
         for kind, value in right.items()
     }
     return found | {f"{name}/all/s_per_step": Estimate(float(np.median(times)))}
+
+
+# --- a second question ----------------------------------------------------------------------------
+
+ASK = """
+import json, sys, time
+from timescope_lite import grounding
+grounding.shipped_model()  # what both need apart: Python, torch, weights
+video, task, memory, keep = json.loads(sys.argv[1])
+started = time.perf_counter()
+if keep:
+    grounding.encode(video, keep)
+    memory = keep
+found = grounding.ground(video, task, memory=memory)
+seconds = time.perf_counter() - started
+print(json.dumps({"seconds": seconds, "answer": found.as_dict()["interval"]}))
+"""
+
+
+def reuse(out: Path, minutes: int = 60, seed: int = 0) -> Path:
+    """Ask two questions about one video, each in a process of its own: the first reads the file and
+    keeps its memory, the second answers from what was kept. Writes result.json into `out`.
+
+    `seconds` is from the call to the answer, the weights already loaded; `process_seconds` that of
+    the whole process; `equal_answers` whether the second question has the same interval from the
+    kept memory as from the file. UserError for a length that is not positive.
+    """
+    if minutes <= 0:
+        raise UserError(f"minutes {minutes}: expected a positive length, such as 60")
+    with tempfile.TemporaryDirectory() as folder:
+        video, kept = Path(folder) / "video.mp4", str(Path(folder) / "memory")
+        story = tell(next(iter(load_domains().values())), 60 * minutes, seed)
+        write_mp4(video, render_video(story.domain, story.states, fps=2.0), 2.0)
+        rng = np.random.default_rng(seed)
+        tasks = [in_words(story, draw_question(story, {"explicit": 1.0}, rng)) for _ in range(2)]
+        first = _ask(str(video), tasks[0], None, kept)
+        again = _ask(str(video), tasks[1], kept, None)
+        afresh = _ask(str(video), tasks[1], None, None)
+    bucket = f"{minutes}min"
+    metrics = {
+        f"again/{bucket}/share_of_first": Estimate(again["seconds"] / first["seconds"]),
+        f"again/{bucket}/equal_answers": Estimate(float(again["answer"] == afresh["answer"])),
+    }
+    for name, asked in (("first", first), ("again", again)):
+        metrics[f"{name}/{bucket}/seconds"] = Estimate(asked["seconds"])
+        metrics[f"{name}/{bucket}/process_seconds"] = Estimate(asked["process_seconds"])
+    return write_result(
+        out, name="bench-reuse", metrics=metrics, config={"minutes": minutes}, seed=seed
+    )
+
+
+def _ask(video: str, task: str, memory: str | None, keep: str | None) -> dict[str, Any]:
+    """One question in a fresh process; what it printed, and how long all of it took."""
+    started = time.perf_counter()
+    arguments = json.dumps([video, task, memory, keep])
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, arguments], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise UserError(f"asking {task!r} of {video} failed: {done.stderr.strip()[-300:]}")
+    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return said | {"process_seconds": time.perf_counter() - started}

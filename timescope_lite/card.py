@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from timescope_lite import __version__, metrics, plots
+from timescope_lite import metrics, plots
 from timescope_lite.common import atomic_path
 from timescope_lite.corpus import Item, build, positions, read_questions
 from timescope_lite.evaluate import bucket_of
+from timescope_lite.version import __version__
 from timescope_lite.video import read_frames
 
 

@@ -359,6 +359,12 @@ def bench_segments(out: Annotated[Path, typer.Option()], repeats: int = 25, seed
     print(_call("bench", "segments")(out, repeats, seed=seed))
 
 
+@bench_app.command("reuse")
+def bench_reuse(out: Annotated[Path, typer.Option()], minutes: int = 60, seed: int = 0) -> None:
+    """What a second question costs when the memory was kept. About two minutes."""
+    print(_call("bench", "reuse")(out, minutes, seed))
+
+
 @bench_app.command("joint")
 def bench_joint(
     out: Annotated[Path, typer.Option()],

@@ -240,7 +240,7 @@ def git_commit() -> str:
     """Short hash of the checkout (with `+` if files changed), or the package version where there is
     no git.
     """
-    from timescope_lite import __version__
+    from timescope_lite.version import __version__
 
     root = project_root()
     if root is None:

@@ -23,7 +23,6 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from timescope_lite import __version__
 from timescope_lite.common import UserError, atomic_path, data_root, from_mapping, write_json
 from timescope_lite.datasets.prompts import CHAIN_LOSS, NO_LOSS, TIME_LOSS, Writer
 from timescope_lite.metrics import best_constant, mean_iou, tiou_many
@@ -38,6 +37,7 @@ from timescope_lite.model.tokenizer import (
     THINK,
     WINDOW,
 )
+from timescope_lite.version import __version__
 from timescope_lite.video import read_frames, write_mp4
 from timescope_lite.world.camera import Camera
 from timescope_lite.world.domain import (

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from timescope_lite import __version__
 from timescope_lite.common import (
     UserError,
     from_mapping,
@@ -23,6 +22,7 @@ from timescope_lite.common import (
     read_json,
     write_json,
 )
+from timescope_lite.version import __version__
 
 STARTED = time.monotonic()
 SCHEMA = 1

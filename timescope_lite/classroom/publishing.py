@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from timescope_lite import __version__
+from timescope_lite.version import __version__
 
 # "owner/name" on GitHub, or nothing while the course is not published. `timescope-lite report
 # --record` writes what follows from it into the notebooks.

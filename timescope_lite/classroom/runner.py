@@ -22,7 +22,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from timescope_lite import __version__
 from timescope_lite.classroom.report import RESERVED, headline
 from timescope_lite.common import (
     UserError,
@@ -33,6 +32,7 @@ from timescope_lite.common import (
     write_json,
 )
 from timescope_lite.results import Result, format_value, peak_rss_bytes, read_result, versions
+from timescope_lite.version import __version__
 
 PACKAGE = Path(__file__).resolve().parent.parent
 

@@ -17,7 +17,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from timescope_lite import __version__
 from timescope_lite.common import (
     UserError,
     atomic_path,
@@ -33,6 +32,7 @@ from timescope_lite.model.decoder import DecoderConfig
 from timescope_lite.model.frame_encoder import FrameEncoder, FrameEncoderConfig
 from timescope_lite.model.timescope import ModelConfig, TimeScope
 from timescope_lite.model.tokenizer import Vocabulary
+from timescope_lite.version import __version__
 
 FORMAT = "timescope-lite/2"
 FORMATS = ("timescope-lite/1", FORMAT)
