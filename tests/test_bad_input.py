@@ -10,7 +10,7 @@ import pytest
 import torch
 from clips import audio_only
 
-from timescope_lite import cli, grounding
+from timescope_lite import cli
 from timescope_lite.corpus import SPLITS, Split, build
 from timescope_lite.datasets.prompts import vocabulary_of
 from timescope_lite.model.checkpoint import save
@@ -113,7 +113,7 @@ def test_a_task_or_setting_that_cannot_be(task, extra, says, things, capsys, mon
 
 def test_a_video_longer_than_the_clock_is_refused_before_it_is_decoded(things, capsys, monkeypatch):
     monkeypatch.setattr("timescope_lite.model.frames.NUM_SECONDS", 10)
-    monkeypatch.setattr(grounding, "stream_segments", None)
+    monkeypatch.setattr("timescope_lite.model.frames.stream_segments", None)
     code, out, err = call(
         ["ground", things / "good.mp4", TASK, "--checkpoint", things / "whole.safetensors"], capsys
     )

@@ -169,7 +169,7 @@ def test_record_writes_the_last_good_run_and_nothing_of_a_failed_one(
     ]
     made = (tmp_path / "notebooks/00_one.ipynb").read_text()
     assert (
-        "smoke 30.0 s, 1 MiB" in made
+        "smoke 30.0 s, 1.0 MiB" in made
         and "runs/smoke/00_one" in made
         and "runs/lab" not in made
         and "runs/grid" not in made
@@ -203,7 +203,7 @@ class Found:
     interval: Span | None
     window: Span | None = None
     confidence: float = 0.9
-    reasoning: str = "Look at the red mill."
+    reasoning: tuple[str, ...] = ("red mill",)
     duration_s: float = 3600.0
     attended_frames: float = 127.6
     note: str = ""
@@ -228,7 +228,7 @@ def test_ground_prints_clock_times_or_json(
     assert call("ground", "a.mp4", "why") == 0
     assert capsys.readouterr().out.splitlines() == [
         "6:52.0 - 6:56.0  (confidence 0.90)",
-        "Look at the red mill.",
+        "Go to the red mill.",
         "reloaded 6:40.0 - 7:12.0 of 60:00.0; attended KV 128 frames' worth",
     ]
     assert call("ground", "a.mp4", "why", "--json") == 0

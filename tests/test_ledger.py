@@ -191,7 +191,7 @@ def test_untested_rows_say_so_and_may_show_numbers(project: Path) -> None:
     text = written(project, toml(untested, line("two_stage/5min/attended_kv_bytes", rule="")))
     assert "**not tested yet**" in text and "Not tested yet: it takes notebook 12." in text
     assert (
-        "1 MiB (no interval)" in text
+        "1.0 MiB (no interval)" in text
         and "shown only" in text
         and "1 rows: 1 not tested yet." in text
     )

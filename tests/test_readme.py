@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from timescope_lite import answering, bench, cli, corpus, dials, train, variants
+from timescope_lite import answering, bench, cli, corpus, dials, grounding, train, variants
 from timescope_lite.corpus import SPLITS, Split, build, read_questions
 from timescope_lite.train import FramePhase
 
@@ -86,6 +86,8 @@ def arguments_of(command: str, stage: dict) -> list[str]:
         ]
     if given[0] == "train":
         given += ["--out", out]
+    if "--memory" in given:  # what the line above it in README.md has written
+        grounding.encode(stage["video"], out)
     if given[0] == "student":
         given += ["04", "--no-prove"]
     if (

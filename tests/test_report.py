@@ -167,7 +167,7 @@ def test_the_report_is_one_page_with_everything_in_it(tmp_path: Path) -> None:
         "0.410",
         "0.350 to 0.470",
         "120",
-        "3 MiB",
+        "3.0 MiB",
         "400 MiB",
         "24.0 s",
         "KeyError: 'window' <b>",

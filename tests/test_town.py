@@ -30,6 +30,7 @@ from timescope_lite.corpus import (
     write_example,
 )
 from timescope_lite.datasets.prompts import CHAIN_LOSS, NO_LOSS, TIME_LOSS, Writer, vocabulary_of
+from timescope_lite.model import reading
 from timescope_lite.model.decoder import DecoderConfig
 from timescope_lite.model.reading import MAX_CLUES
 from timescope_lite.model.timescope import ModelConfig, TimeScope
@@ -245,13 +246,13 @@ def test_a_model_may_write_clues_on_its_way(writer):
         ModelConfig(DecoderConfig(32, 2, 2, 2, 64), 16, can_say_absent=True), writer.vocabulary
     ).eval()
     memory = model.stream([(torch.randn(16, 1, 16), 16) for _ in range(3)], 8)
-    found = model.find(memory.hvr, memory, [writer.clue, THINK], [SO])
+    found = reading.fine(model, memory.hvr, memory, [writer.clue, THINK], [SO])
     assert 1 <= len(found) <= 1 + MAX_CLUES and all(0 <= start < end <= 48 for start, end in found)
     assert model.fine(memory.hvr, memory, [writer.clue, THINK], [SO]) == found[-1]
-    assert len(model.find(memory.hvr, memory, [writer.clue, THINK], [])) == 1, (
+    assert len(reading.fine(model, memory.hvr, memory, [writer.clue, THINK], [])) == 1, (
         "without reasoning no clue"
     )
-    captions = model.captions(memory.hvr, memory, [writer.clue, THINK], most=3)
+    captions = reading.captions(model, memory.hvr, memory, [writer.clue, THINK], most=3)
     assert len(captions) <= 3 and all(0 <= start < end <= 48 for _, start, end in captions)
 
 

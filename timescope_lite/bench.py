@@ -305,7 +305,7 @@ print(json.dumps({"seconds": seconds, "answer": found.as_dict()["interval"]}))
 """
 
 
-def reuse(out: Path, minutes: int = 60, seed: int = 0) -> Path:
+def reuse(out: Path, minutes: int | None = None, seed: int = 0) -> Path:
     """Ask two questions about one video, each in a process of its own: the first reads the file and
     keeps its memory, the second answers from what was kept. Writes result.json into `out`.
 
@@ -313,6 +313,7 @@ def reuse(out: Path, minutes: int = 60, seed: int = 0) -> Path:
     the whole process; `equal_answers` whether the second question has the same interval from the
     kept memory as from the file. UserError for a length that is not positive.
     """
+    minutes = max(MINUTES) if minutes is None else minutes
     if minutes <= 0:
         raise UserError(f"minutes {minutes}: expected a positive length, such as 60")
     with tempfile.TemporaryDirectory() as folder:

@@ -360,8 +360,10 @@ def bench_segments(out: Annotated[Path, typer.Option()], repeats: int = 25, seed
 
 
 @bench_app.command("reuse")
-def bench_reuse(out: Annotated[Path, typer.Option()], minutes: int = 60, seed: int = 0) -> None:
-    """What a second question costs when the memory was kept. About two minutes."""
+def bench_reuse(
+    out: Annotated[Path, typer.Option()], minutes: int | None = None, seed: int = 0
+) -> None:
+    """What a second question costs when the memory was kept: an hour without --minutes."""
     print(_call("bench", "reuse")(out, minutes, seed))
 
 

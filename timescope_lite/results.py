@@ -179,14 +179,13 @@ def format_value(metric: str, value: float | None) -> str:
 
 
 def format_bytes(value: float) -> str:
-    """Bytes as people read them: 96 B, 4.0 KiB, 14.1 MiB, 2.3 GiB."""
-    if value < 1024:
-        return f"{value:.0f} B"
-    for unit in ("KiB", "MiB"):
+    """Bytes as people read them, in two figures or more: 96 B, 4.0 KiB, 14 MiB, 2.3 GiB."""
+    units = ["B", "KiB", "MiB", "GiB"]
+    while value >= 1024 and len(units) > 1:
         value /= 1024
-        if value < 1024:
-            return f"{value:.1f} {unit}"
-    return f"{value / 1024:.1f} GiB"
+        units.pop(0)
+    decimals = 1 if value < 10 and units[0] != "B" else 0
+    return f"{value:.{decimals}f} {units[0]}"
 
 
 def versions() -> dict[str, str]:
