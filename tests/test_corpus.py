@@ -20,13 +20,16 @@ from timescope_lite.corpus import (
     Split,
     SymbolicSource,
     Symbols,
+    _check_file,
     build,
+    build_some,
     check,
     get_split,
     plan,
     read_questions,
     split_folder,
     story_of,
+    take_of,
     write_example,
 )
 from timescope_lite.datasets.prompts import CHAIN_LOSS, NO_LOSS, TIME_LOSS, Writer, vocabulary_of
@@ -387,3 +390,32 @@ def test_rows_survive_being_written(tiny_split):
 def test_an_unknown_split_is_refused():
     with pytest.raises(UserError, match="unknown split 'tset': expected one of sample, dev, test"):
         get_split("tset")
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_some_videos_of_a_split_are_made_as_all_of_them_are(name, tmp_path, monkeypatch):
+    """A few videos of a split are the files that `build` would write: the same camera, rate and
+    compression. (Once they were drawn plainly, and `data check` refused them.)
+    """
+    filmed = []
+    monkeypatch.setattr("timescope_lite.corpus._film", filmed.append)
+    folder, items = build_some(name, root=tmp_path, videos=2)
+    planned = [(story, asked) for story, asked in plan(name) if asked]
+    ends = [planned[0], planned[-1]]
+    assert [path for path, _, _ in filmed] == [folder / asked[0].video for _, asked in ends]
+    assert [story.digest() for _, story, _ in filmed] == [story.digest() for story, _ in ends]
+    assert {id(split) for _, _, split in filmed} == {id(SPLITS[name])}
+    assert items == [item for _, asked in ends for item in asked]
+
+
+@pytest.mark.parametrize("name", ["sample", "robust"])
+def test_the_files_of_some_videos_pass_the_check(name, tmp_path):
+    folder, items = build_some(name, root=tmp_path, videos=2)
+    for video in dict.fromkeys(item.video for item in items):
+        story = story_of(next(item for item in items if item.video == video))
+        _check_file(folder / video, story, take_of(SPLITS[name], story))
+
+
+def test_more_videos_than_a_split_has_are_refused(tmp_path):
+    with pytest.raises(UserError, match="videos is 4: expected 1 to 3, so many has split 'sample'"):
+        build_some("sample", root=tmp_path, videos=4)

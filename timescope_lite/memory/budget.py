@@ -77,7 +77,7 @@ def max_reload_segments(
     BudgetError if there is no room for one.
     """
     S = frames_per_segment
-    total = num_frames // S
+    total = num_frames // S  # whole segments: the last one is padded
     if budget_frames is None:
         return total
     needed = peak_frames(num_frames, r, S, 1, keep_hvr)
@@ -91,6 +91,7 @@ def max_reload_segments(
     per_segment = S - S / r
     if per_segment == 0:  # at r = 1 the HVR is dense already: a reload adds nothing
         return total
+    # Whole segments only: what is left over of the budget stays unused.
     spare = budget_frames - num_frames / r
     return min(int(spare // per_segment), total)
 

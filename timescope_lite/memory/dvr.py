@@ -52,6 +52,7 @@ class DVRStore:
             )
         chosen = self._segments[first_idx : last_idx + 1]
         num_layers = len(chosen[0])
+        # Stored by segment, as it was streamed; read by layer, as a decoder attends.
         layers = []
         for layer_idx in range(num_layers):
             parts = [self._on_device(segment[layer_idx]) for segment in chosen]

@@ -113,6 +113,7 @@ class Memory:
                 f"a segment of {dense[0].k.shape[2]} dense and {pooled[0].k.shape[2]} pooled "
                 f"tokens: this memory takes {S * K} and {self.slots} (S={S}, K={K}, r={self.r})"
             )
+        # Nothing was touched before the checks: a refused segment leaves the memory as it was.
         self.dvr.put(dense)
         self.holistic.put(pooled)
         self.num_valid += S if num_valid is None else num_valid
@@ -125,6 +126,7 @@ class Memory:
         dense = self.dvr.reload(first_idx, last_idx)
         if not keep_hvr:
             return dense
+        # Order does not matter to attention (keys carry their positions), so the DVR comes last.
         before = first_idx * self.slots
         after = (last_idx + 1) * self.slots
         end = self.holistic.num_slots
@@ -159,6 +161,7 @@ class Memory:
 
     def bytes_per_frame(self) -> int:
         """Bytes of keys and values of one frame over all layers."""
+        # From the HVR, which has the same heads and widths as the DVR and is always at hand.
         per_token = sum(t.shape[1] * t.shape[3] * t.element_size() for kv in self.hvr for t in kv)
         return per_token * self.tokens_per_frame
 

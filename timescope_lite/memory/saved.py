@@ -92,6 +92,7 @@ def save(memory: Memory, folder: Path) -> Path:
     if not memory.num_segments:
         raise UserError("an empty memory cannot be saved: encode a video first")
     path = folder / MANIFEST
+    # From here until the last line this folder holds no memory, and says so.
     path.unlink(missing_ok=True)
     last = memory.num_segments - 1
     files = {"hvr": memory.hvr, "dvr": memory.dvr.reload(0, last)}
@@ -130,6 +131,7 @@ def load(
     memory = _empty(cls, folder, manifest, model)
     tensors = {kind: _read_layers(folder, kind, manifest, memory) for kind in KINDS}
     S, K = memory.frames_per_segment, memory.tokens_per_frame
+    # Segment by segment through `append`, the one way in: what it checks holds for a file, too.
     for segment in range(manifest.segments):
         dense = [layer.span(segment * S * K, (segment + 1) * S * K) for layer in tensors["dvr"]]
         first, last = segment * memory.slots, (segment + 1) * memory.slots

@@ -56,12 +56,17 @@ def attend_segments(
     """
     B, H, N, D = q.shape
     n, P = N // segments, pooled.k.shape[2]
+    # Every token scores every pooled slot, those of its own future too, which the mask then hides:
+    # twice the scores that are needed, in one matrix product.
     scores_past = (q @ pooled.k.transpose(-1, -2)).view(B, H, segments, n, P)
+    # Cut into segments, a token meets the dense keys of its own segment only: F*S scores, not F*F.
     own_k = dense.k.view(B, H, segments, n, D)
     own_v = dense.v.view(B, H, segments, n, D)
     scores_own = q.view(B, H, segments, n, D) @ own_k.transpose(-1, -2)
     past, causal = segment_masks(segments, n, P, history, q.device)
     scores = torch.cat([scores_past + past.to(q.dtype), scores_own + causal.to(q.dtype)], dim=-1)
+    # One softmax over past and present: they compete for the same attention. Two of them, added,
+    # would give the past half of it however little it has to say.
     weights = (scores / math.sqrt(D)).softmax(dim=-1).to(dense.v.dtype)
     from_past = weights[..., :P].reshape(B, H, N, P) @ pooled.v
     from_own = weights[..., P:] @ own_v
@@ -74,6 +79,7 @@ def segment_masks(
     """Additive masks: (segments, 1, num_pooled) over the HVR of earlier segments, (n, n) causal
     within a segment.
     """
+    # Slots lie in the order of their segments, as many of them in each.
     slot_segment = torch.arange(num_pooled, device=device) // (num_pooled // segments)
     earlier = slot_segment[None] < torch.arange(segments, device=device)[:, None]
     causal = torch.ones(n, n, dtype=torch.bool, device=device).tril()
@@ -86,6 +92,7 @@ def text_mask(valid: Tensor, T: int) -> Tensor:
     sees itself and what is before it, without padding.
     """
     total = valid.shape[-1]
+    # The last T of all tokens are new: token 0 of them already sees the total - T before it.
     causal = torch.ones(T, total, dtype=torch.bool, device=valid.device).tril(total - T)
     return visible(causal & valid[:, :, None], torch.float32)[:, None]
 
@@ -110,11 +117,14 @@ def attend_text(
     B, H, _, D = q.shape
     Q, T = masks.text.shape[2], masks.text.shape[3]
     N = memory.k.shape[2]
+    # The memory is shared, so all questions score it in one product; their own texts are not, so
+    # those scores have an axis for the question.
     to_memory = q @ memory.k.transpose(-1, -2) / math.sqrt(D)
     if masks.memory is not None:
         to_memory = to_memory + masks.memory.to(q.dtype)
     to_text = q.view(B, H, Q, T, D) @ own.k.transpose(-1, -2) / math.sqrt(D)
     to_text = to_text + text_bias.to(q.dtype)[:, None, None, None] + masks.text.to(q.dtype)
+    # One softmax again: a token weighs what it saw against what it was asked.
     scores = torch.cat([to_memory.view(B, H, Q, T, N), to_text], dim=-1)
     weights = scores.softmax(dim=-1).to(own.v.dtype)
     from_memory = weights[..., :N].reshape(B, H, Q * T, N) @ memory.v

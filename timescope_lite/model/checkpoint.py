@@ -86,6 +86,7 @@ def save_pretrained(model: TimeScope, folder: Path) -> Path:
     """
     configuration = {"format": FORMAT} | _configuration(model)
     write_json(folder / CONFIG, configuration)
+    # Weights come last: a folder without them is refused, one with other weights never arises.
     tasks = model.vocabulary.samples() or ["a task in words"]
     card = CARD_TEXT.format(
         folder=json.dumps(folder.name),
@@ -278,6 +279,7 @@ def _check_sizes(
         "model.decoder.blocks.0.qkv.weight": (heads * decoder.head_width, C),
         "model.decoder.blocks.0.gate_up.weight": (2 * decoder.mlp_width, C),
     }
+    # Layers first: everything else of a model is as large as these tensors say.
     layers = sum(name.endswith(".qkv.weight") for name in tensors)
     if layers != decoder.layers:
         raise UserError(f"checkpoint {where} claims {decoder.layers} layers and holds {layers}")
@@ -294,6 +296,7 @@ def _check_sizes(
 
 def _fill(module: torch.nn.Module, tensors: dict[str, Tensor], prefix: str, path: Path) -> None:
     own = {
+        # Half precision is for the file; everything is computed from fp32 weights.
         name.removeprefix(prefix): tensor.float()
         for name, tensor in tensors.items()
         if name.startswith(prefix)

@@ -61,10 +61,12 @@ def rotate(x: Tensor, positions: Tensor, base: float, fraction: float) -> Tensor
     """Rotary positions on the first `fraction` of the head. x (..., N, D), positions (..., N)
     broadcast over heads by the caller.
     """
+    # A rotated pair needs two numbers: `half` pairs, and the rest of the head stays as it is.
     half = int(x.shape[-1] * fraction) // 2
     if half == 0:
         return x
     frequency = base ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
+    # Angles in fp32 whatever x is: at second 8,000 bf16 would be off by whole turns.
     angle = positions[..., None].float() * frequency
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
@@ -98,11 +100,14 @@ class Block(nn.Module):
         self.out = nn.Linear(config.heads * D, C, bias=False)
         self.gate_up = nn.Linear(C, 2 * config.mlp_width, bias=False)
         self.down = nn.Linear(config.mlp_width, C, bias=False)
+        # The first half of the heads are text heads, the others begin deaf to text (module head).
         half = config.heads // 2
         self.text_bias = nn.Parameter(
             torch.tensor([config.text_bias] * half + [config.memory_bias] * (config.heads - half))
         )
+        # A normalised query of gain 1 spreads over hundreds of keys; with 3 one can stand out.
         nn.init.constant_(self.q_norm.weight, config.query_gain)
+        # The MLP starts nearly silent, so that what attention copies arrives unchanged.
         nn.init.normal_(self.down.weight, std=0.003)
         self.start_as_lookup()
 
@@ -225,6 +230,7 @@ class Decoder(nn.Module):
         """
         x, positions = segment.x, segment.positions
         dense, pooled = [], []
+        # Every layer has a past of its own: the HVR of layer i is read by layer i.
         for layer_idx, block in enumerate(self.layers):
             q, k, v = block.project(x)
             own = LayerKV(block.rotate(k, positions), v)
@@ -245,6 +251,7 @@ class Decoder(nn.Module):
         """
         x, positions = video.x, video.positions
         dense, pooled = [], []
+        # At r = 1 the past is not compressed, and all of it is plain causal attention.
         plain = segments == 1 or (video.r == 1 and history)
         for layer_idx, block in enumerate(self.layers):
             q, k, v = block.project(x)
@@ -307,6 +314,7 @@ class Decoder(nn.Module):
                 old = cache.layers[layer_idx]
                 own = LayerKV(torch.cat([old.k, own.k], dim=3), torch.cat([old.v, own.v], dim=3))
             layers.append(own)
+            # Keys of the memory are rotated already; only the text is new here.
             attended = attend_text(
                 block.rotate(q, positions),
                 block.share_heads(memory[layer_idx]),

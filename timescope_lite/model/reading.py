@@ -64,6 +64,7 @@ class Reader:
         padded = [[*prompt, *[PAD] * (longest - len(prompt))] for prompt in prompts]
         tokens = torch.tensor(padded, device=self.device)[None]
         hidden, self.cache = model.read(tokens, layers, memory.num_frames)
+        # Shorter prompts end before the padding: each question goes on from its own last token.
         last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=self.device)
         rows = torch.arange(len(prompts), device=self.device)
         self.logits = model.logits(hidden[0, rows, last].float())
@@ -74,6 +75,7 @@ class Reader:
         hidden, self.cache = self.model.read(
             column[None, :, None], self.layers, self.memory.num_frames, cache=self.cache
         )
+        # fp32 scores: in bf16 neighbouring seconds of a long clock are ties.
         fresh = self.model.logits(hidden[0, :, 0].float())
         self.logits = torch.where((column != PAD)[:, None], fresh, self.logits)
 
@@ -95,6 +97,7 @@ class Reader:
         scores = self.logits.masked_fill(~allowed, -torch.inf)
         best = scores.argmax(-1)
         S = self.memory.frames_per_segment
+        # What is reloaded is a segment, so that is what the probability is of, not of the second.
         same_segment = (codes - first) // S == (best[:, None] - first) // S
         probability = (scores.softmax(-1) * same_segment).sum(-1)
         absent = self.logits[:, ABSENT] > scores.max(-1).values
@@ -115,6 +118,7 @@ def coarse(model: TimeScope, memory: Memory, prompts: Sequence[Sequence[int]]) -
     reader = Reader(model, memory.hvr, memory, prompts)
     chains = _write_chains(reader, [prompt[-1] for prompt in prompts])
     reader.feed([WINDOW] * len(prompts))
+    # The start is read again before the end is chosen: an end belongs to its start.
     start = reader.choose_second()
     reader.feed(start.tokens)
     end = reader.choose_second(start.tokens)
@@ -123,6 +127,7 @@ def coarse(model: TimeScope, memory: Memory, prompts: Sequence[Sequence[int]]) -
     answers = []
     for i, chain in enumerate(chains):
         window = (start.tokens[i] - first) // S, (end.tokens[i] - first) // S
+        # As if independent; the end was chosen given the start, so it is a chain rule, not a guess.
         confidence = start.probability[i] * end.probability[i]
         answers.append(Coarse(chain, window, confidence, start.absent[i]))
     return answers
@@ -159,6 +164,7 @@ def fine(
     Intervals (start, end) in frames: first those of its clues, where the model's vocabulary has the
     word and it writes any, then the answer, which is the last.
     """
+    # Clues belong to reasoning: told to answer at once (no chain), the model writes none.
     clue = model.vocabulary.id_of.get(CLUE) if chain else None
     reader = Reader(model, layers, memory, [[*prompt, *chain]])
     found: list[tuple[float, float]] = []
@@ -175,6 +181,7 @@ def _write_interval(reader: Reader, tag: int) -> tuple[float, float]:
     reader.feed(start.tokens)
     end = reader.choose_second(start.tokens)
     reader.feed(end.tokens)
+    # Codes name whole seconds, the first and the last; an interval ends where its last second does.
     return float(start.tokens[0] - first), float(end.tokens[0] - first + 1)
 
 

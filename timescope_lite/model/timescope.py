@@ -67,6 +67,8 @@ class TimeCodes(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        # Periods from two seconds to one and a half clocks: neighbours differ, and no two seconds
+        # of the clock look alike.
         half = 64
         frequency = torch.exp(
             torch.linspace(
@@ -136,6 +138,7 @@ class TimeScope(nn.Module):
         self.phrase_words: Tensor
         self._phrases: tuple[Any, Tensor] | None = None
         self.times = TimeCodes(C)
+        # Words and times share one scale, so that their scores compare.
         self.logit_scale = nn.Parameter(torch.tensor(1 / math.sqrt(C)))
         nn.init.normal_(self.features_in.weight, std=config.feature_gain)
         nn.init.zeros_(self.features_in.bias)
@@ -263,6 +266,7 @@ class TimeScope(nn.Module):
         C, width = self.config.decoder.width, self.config.feature_width
         named = torch.stack(list(directions.values())).float()
         kept = torch.linalg.svd(named / named.norm(dim=1, keepdim=True), full_matrices=False).Vh[:C]
+        # A random turn: which direction of the decoder means "red" is nobody's choice.
         turned = nn.init.orthogonal_(torch.empty(C, C))[:, : len(kept)] @ kept
         self.features_in.weight.copy_(turned * self.config.feature_gain * math.sqrt(width))
         rows = {word: i for i, word in enumerate(self.vocabulary.words)}
@@ -367,6 +371,7 @@ class TimeScope(nn.Module):
         x = self.frame_tokens(features.to(self.device)[None], start)
         positions = torch.arange(i * S, (i + 1) * S, device=x.device).repeat_interleave(K)
         segment = SegmentTokens(x, positions, K, memory.r)
+        # The memory itself is the working state of the stream: nothing else is carried along.
         past = memory.hvr if history else []
         dense, pooled = self.decoder.encode_segment(segment, past)
         memory.append(dense, pooled, num_valid)
@@ -455,10 +460,12 @@ def memory_mask(
     S, K = config.frames_per_segment, config.tokens_per_frame
     device = view.fine.device
     fine = view.fine[..., None]
+    # Which segment each pooled slot, and each dense token, belongs to.
     slots = torch.arange(encoded.pooled[0].k.shape[2], device=device) // (S * K // encoded.r)
     if view.sees == "focus":
         return encoded.pooled, ~fine | _inside(slots, view.window)
     frames = torch.arange(encoded.num_frames * K, device=device) // (S * K)
+    # A segment is seen once: as DVR where it is reloaded, else as HVR.
     hvr = ~fine | ~_inside(slots, view.window)
     dvr = fine & _inside(frames, view.window)
     return encoded.both(), torch.cat([hvr, dvr], dim=-1)

@@ -115,6 +115,7 @@ class Vocabulary:
         known words for an unknown one.
         """
         words = split_words(text, self.inflections, self.stop_words)
+        # Nothing left is no task: answering it would mean inventing one.
         if not words:
             raise UserError(
                 f"the task {text!r} has no words that say what to look for; try: "
@@ -132,6 +133,7 @@ class Vocabulary:
 
     def _known_length(self, words: list[str]) -> int:
         """How many of the first words are one phrase, as many as possible; 0 if not even one is."""
+        # The longest first: "red mill" is a place, "red" alone a colour.
         for length in range(len(words), 0, -1):
             if " ".join(words[:length]) in self.id_of:
                 return length

@@ -83,6 +83,7 @@ def plan_window(
     if last - first + 1 > room:
         budget = memory.config.budget_frames if budget is None else budget
         note = f"narrowed to the budget of {budget:g} frames"
+    # Even a sure window may not fit: the middle of it is then the best bet.
     return fit_window(coarse.window, memory.num_segments, room, margin), note
 
 
@@ -117,6 +118,7 @@ def refine(
     layers = memory.mixed(*window, keep_hvr=keep_hvr)
     start, end = model.fine(layers, memory, prompt, coarse.chain)
     S = memory.frames_per_segment
+    # The last segment may be padded: what was reloaded ends where the video does.
     span = float(window[0] * S), float(min((window[1] + 1) * S, memory.num_valid))
     return Answer(
         start_s=start,
