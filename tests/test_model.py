@@ -11,7 +11,7 @@ from timescope_lite.memory import DVRStore, LayerKV, downsample, group_positions
 from timescope_lite.model import decoder
 from timescope_lite.model.attention import attend_segments
 from timescope_lite.model.decoder import Decoder, DecoderConfig
-from timescope_lite.model.timescope import ModelConfig, TimeScope
+from timescope_lite.model.timescope import ModelConfig, TimeScope, View
 from timescope_lite.model.tokenizer import ANSWER, DIRECT, PAD, THINK
 from timescope_lite.world.domain import load_domains
 
@@ -328,3 +328,42 @@ def test_a_card_gives_what_the_processor_gives(vocabulary):
     assert all(layer.k.device.type == "cuda" for layer in on_card.dvr.reload(1, 2))
     prompt = prompts_of(vocabulary)[0]
     assert model.coarse(on_card, [prompt])[0].window[0] >= 0
+
+
+def test_unrotating_is_the_inverse_of_rotating(vocabulary):
+    decoder_ = make_model(vocabulary).decoder
+    keys, positions = torch.randn(1, 2, 50, 64), torch.arange(50) * 3.5
+    there = decoder_.rotate(keys, positions)
+    assert not torch.allclose(there, keys, atol=1e-2)
+    assert torch.allclose(decoder_.unrotate(there, positions), keys, atol=1e-5)
+
+
+def test_a_pass_of_training_is_encode_and_read(vocabulary):
+    """`forward` with a view is what a mask over both memories gives; without one, over the HVR."""
+    model = make_model(vocabulary)
+    features, clock = torch.randn(2, 4 * S, 1, WIDTH), torch.tensor([3, 900])
+    tokens = torch.tensor([[prompts_of(vocabulary)[0]], [prompts_of(vocabulary)[0]]])
+    fine, window = torch.tensor([[True], [False]]), torch.tensor([[[1, 2]], [[0, 0]]])
+    with torch.no_grad():
+        encoded = model.encode(features, clock, 4)
+        plain = model.read(tokens, encoded.pooled, 4 * S)[0]
+        assert torch.equal(model(features, clock, tokens, 4), plain)
+        seen = model(features, clock, tokens, 4, View("reload", fine, window))
+        assert torch.allclose(seen[1], plain[1], atol=1e-5)  # a coarse question sees all HVR
+        assert not torch.allclose(seen[0], plain[0], atol=1e-3)
+        focused = model(features, clock, tokens, 4, View("focus", fine, window))
+        alone = [LayerKV(kv.k[:, :, 4:12], kv.v[:, :, 4:12]) for kv in encoded.pooled]
+        assert torch.allclose(focused[0], model.read(tokens, alone, 4 * S)[0][0], atol=1e-5)
+        with pytest.raises(UserError, match="unknown way to see the memory 'half'"):
+            model(features, clock, tokens, 4, View("half", fine, window))
+
+
+def test_words_start_where_the_features_put_what_they_name(vocabulary):
+    model = make_model(vocabulary)
+    names = list(vocabulary.words[7:27])
+    directions = dict(zip(names, torch.eye(WIDTH), strict=True))
+    model.align(directions)
+    seen = torch.stack([model.features_in.weight @ directions[name] for name in names])
+    rows = [vocabulary.words.index(name) for name in names]
+    alike = torch.nn.functional.cosine_similarity(seen[:, None], model.words[rows][None], dim=-1)
+    assert (alike.argmax(1) == torch.arange(len(names))).all() and alike.diag().min() > 0.999
