@@ -196,6 +196,12 @@ def test_an_annotation_outside_its_video(tmp_path, capsys, monkeypatch):
             "unknown split 'tset': expected one of sample, dev, test",
         ),
         (["train", "--profile", "huge", "--out", "OUT"], "unknown profile 'huge'"),
+        (["train", "--depth", "0", "--out", "OUT"], "depth 0: expected 1 or more layers"),
+        (
+            ["evaluate", "--split", "sample", "--out", "OUT", "--budget", "0"],
+            "budget 0: expected more than 0 frames' worth",
+        ),
+        (["bench", "reuse", "--minutes", "0", "--out", "OUT"], "minutes 0: expected a positive"),
         (
             ["evaluate", "--split", "sample", "--out", "OUT", "--predictions", "none.jsonl"],
             "predictions none.jsonl does not exist",

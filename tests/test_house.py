@@ -514,7 +514,7 @@ def test_every_shelf_exists_and_everything_has_a_shelf() -> None:
     assert present - listed == set(), "docs/architecture.md does not list these"
 
 
-@pytest.mark.parametrize("folder", ["world", "model", "classroom"])
+@pytest.mark.parametrize("folder", ["world", "memory", "model", "datasets", "classroom"])
 def test_a_shelf_names_its_modules(folder: str) -> None:
     row = shelves()[f"timescope_lite/{folder}/"]
     named = set(re.findall(r"`([\w/]+)`", row))

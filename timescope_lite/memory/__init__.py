@@ -10,13 +10,15 @@ the keys and values, nor what happens in the video.
     dvr      the store of dense segments and its tiers
     memory   both together, built segment by segment
     budget   what fits: the least compression, the widest window, the peak
+    config   segments, compression, tier, budget, frame rate
     saved    a memory on disk
 """
 
 from timescope_lite.memory.budget import least_r, max_reload_segments, peak_frames
+from timescope_lite.memory.config import MemoryConfig
 from timescope_lite.memory.dvr import DVRStore
 from timescope_lite.memory.hvr import HVRStore, LayerKV, downsample, group_positions
-from timescope_lite.memory.memory import Memory, MemoryConfig
+from timescope_lite.memory.memory import Memory
 
 __all__ = [
     "DVRStore",

@@ -25,6 +25,7 @@ from timescope_lite.common import (
     write_json,
     write_tensors,
 )
+from timescope_lite.memory.config import MemoryConfig
 from timescope_lite.memory.hvr import LayerKV
 
 if TYPE_CHECKING:
@@ -187,8 +188,6 @@ def _check_owner(
 
 def _empty(cls: type[Memory], folder: Path, manifest: Manifest, model: Owner) -> Memory:
     """A memory of the manifest's sizes without a segment."""
-    from timescope_lite.memory.memory import MemoryConfig
-
     path = folder / MANIFEST
     if not isinstance(manifest.config, dict):
         raise UserError(f"{path}: config must be an object; encode the video again")
