@@ -299,10 +299,8 @@ def test_a_setting_that_cannot_be_is_told(page: Any, tmp_path: Path) -> None:
 
 
 def test_seconds_are_scrubbed_by_slider_and_by_number(page: Any, tmp_path: Path) -> None:
-    still, field = (
-        page.locator(".jupyter-widgets img").first,
-        page.get_by_label("second", exact=True),
-    )
+    still = page.locator(".jupyter-widgets img").first
+    field = page.get_by_label("second", exact=True)
     at = int(field.input_value())
     page.locator(".noUi-handle").first.focus()
     for n in range(1, 4):

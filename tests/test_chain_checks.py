@@ -85,11 +85,9 @@ def test_the_librarys_teacher_passes_the_check(monkeypatch, capsys):
                 "person": groups[2],
                 "effect": np.concatenate([[0], empty]),
             }
-            self.tokens, self.ordinals, self._chain = (
-                {"here": type("Tokens", (), fields)()},
-                [0],
-                chain,
-            )
+            self.tokens = {"here": type("Tokens", (), fields)()}
+            self.ordinals = [0]
+            self._chain = chain
 
         def chain(self, story, question):
             return list(self._chain)

@@ -67,12 +67,10 @@ def batch_of(writer, step, seed=0):
 
 
 def test_a_batch_follows_from_seed_and_step(writer):
-    one, again, later, other = (
-        batch_of(writer, 4),
-        batch_of(writer, 4),
-        batch_of(writer, 5),
-        batch_of(writer, 4, seed=1),
-    )
+    one = batch_of(writer, 4)
+    again = batch_of(writer, 4)
+    later = batch_of(writer, 5)
+    other = batch_of(writer, 4, seed=1)
     assert (
         torch.equal(one.features, again.features)
         and torch.equal(one.tokens, again.tokens)
@@ -216,10 +214,8 @@ def test_a_pool_in_a_folder_gives_a_second_training_the_same_bits(
 def test_tokens_of_a_frame_share_its_tracks():
     story, rng = tell(DOMAINS[2], 64, 5), np.random.default_rng(0)
     source = SymbolicSource(DOMAINS, noise=0.0, tokens_per_frame=2)
-    features, whole = (
-        source.features(story, rng),
-        SymbolicSource(DOMAINS, noise=0.0).features(story, rng),
-    )
+    features = source.features(story, rng)
+    whole = SymbolicSource(DOMAINS, noise=0.0).features(story, rng)
     assert features.shape == (64, 2, source.width) and whole.shape == (64, 1, source.width)
     assert torch.equal(features.amax(1), whole[:, 0]), "together they show all of it"
     assert (whole.sum(-1) == 9).all() and (features.sum(-1) == 7).all(), (

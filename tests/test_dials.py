@@ -53,10 +53,8 @@ def test_systems_of_a_point_get_equal_steps():
 
 
 def test_two_tokens_a_frame_share_what_lasts_and_split_the_tracks():
-    one, two = (
-        SymbolicSource([DOMAIN], noise=0.0),
-        SymbolicSource([DOMAIN], noise=0.0, tokens_per_frame=2),
-    )
+    one = SymbolicSource([DOMAIN], noise=0.0)
+    two = SymbolicSource([DOMAIN], noise=0.0, tokens_per_frame=2)
     story = tell(DOMAIN, 64, 0)
     whole, split = (source.features(story, np.random.default_rng(0)) for source in (one, two))
     assert whole.shape[1] == 1 and split.shape[1] == 2

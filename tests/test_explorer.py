@@ -131,10 +131,8 @@ def test_the_margin_widens_what_is_reloaded(episode: Episode, tasks: list[str]) 
 
 
 def test_the_budget_narrows_what_is_reloaded(episode: Episode, tasks: list[str]) -> None:
-    free, tight = (
-        state(episode, tasks[0], margin=2),
-        state(episode, tasks[0], margin=2, budget=64.0),
-    )
+    free = state(episode, tasks[0], margin=2)
+    tight = state(episode, tasks[0], margin=2, budget=64.0)
     assert (
         free.answer.attended_frames > 64 >= tight.answer.attended_frames
         and tight.coarse == free.coarse

@@ -298,10 +298,8 @@ def test_encode_keeps_both_memories(checkpoint_file, mini, tmp_path):
             mini[0] / "mini_000.mp4", tmp_path / "memory", checkpoint=checkpoint_file, r=8
         ).read_text()
     )
-    hvr, dvr = (
-        load_file(tmp_path / "memory" / "hvr.safetensors"),
-        load_file(tmp_path / "memory" / "dvr.safetensors"),
-    )
+    hvr = load_file(tmp_path / "memory" / "hvr.safetensors")
+    dvr = load_file(tmp_path / "memory" / "dvr.safetensors")
     assert manifest["segments"] == 4 and manifest["frames"] == 64
     assert dvr["layer0.k"].shape == (1, 2, 64, 64) and hvr["layer0.k"].shape == (1, 2, 8, 64)
 
@@ -309,12 +307,10 @@ def test_encode_keeps_both_memories(checkpoint_file, mini, tmp_path):
 def test_reasoning_is_told_in_plain_words(checkpoint_file):
     ready = load(checkpoint_file)
     v, so = ready.vocabulary, SO
-    one, two, place, other = (
-        DOMAINS[0].activity(3),
-        DOMAINS[0].activity(20),
-        DOMAINS[0].place(7),
-        DOMAINS[0].place(9),
-    )
+    one = DOMAINS[0].activity(3)
+    two = DOMAINS[0].activity(20)
+    place = DOMAINS[0].place(7)
+    other = DOMAINS[0].place(9)
 
     def told(*phrases):
         return in_plain_words(v.said((*v.encode(" ".join(phrases)), so)))

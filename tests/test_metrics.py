@@ -347,10 +347,8 @@ def test_resampling_videos_is_wider_than_resampling_questions():
 def test_bootstrap_covers_the_truth_about_as_often_as_it_says():
     rng, hits = np.random.default_rng(10), 0
     for _ in range(200):
-        values, videos = (
-            np.repeat(rng.normal(0, 1, 40), 3) + rng.normal(0, 0.5, 120),
-            np.repeat(np.arange(40), 3),
-        )
+        values = np.repeat(rng.normal(0, 1, 40), 3) + rng.normal(0, 0.5, 120)
+        videos = np.repeat(np.arange(40), 3)
         estimate = bootstrap(values, videos, num=300)
         hits += estimate.low <= 0 <= estimate.high
     assert 0.88 <= hits / 200 <= 0.99
@@ -386,11 +384,9 @@ def test_bootstrap_edges():
 def test_a_paired_difference_is_sharper_than_two_intervals():
     rng = np.random.default_rng(11)
     easy = np.repeat(rng.random(50), 4)
-    a, b, videos = (
-        easy + 0.05 + rng.normal(0, 0.05, 200),
-        easy + rng.normal(0, 0.05, 200),
-        np.repeat(np.arange(50), 4),
-    )
+    a = easy + 0.05 + rng.normal(0, 0.05, 200)
+    b = easy + rng.normal(0, 0.05, 200)
+    videos = np.repeat(np.arange(50), 4)
     difference = bootstrap_difference(a, b, videos)
     assert (
         difference.excludes_zero

@@ -154,11 +154,9 @@ def test_each_field_changes_its_own_band_only(domain, lasting: int) -> None:
         a, b = render.render_frames(domain, rows, np.zeros(2))
         return (a != b).any(axis=2)
 
-    sign, place, other = (
-        changed(SIGN, 77),
-        changed(PLACE, 100),
-        changed(EFFECT, (lasting + 1) % (1 + len(SHOWN))),
-    )
+    sign = changed(SIGN, 77)
+    place = changed(PLACE, 100)
+    other = changed(EFFECT, (lasting + 1) % (1 + len(SHOWN)))
     assert sign[: render.SCENE_TOP].any() and not sign[render.SCENE_TOP :].any()
     assert place[render.PLATE_TOP :].any() and not place[: render.SCENE_TOP].any()
     assert (

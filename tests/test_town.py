@@ -222,10 +222,8 @@ def test_a_teacher_is_wrong_about_as_many_hops_as_the_dial_says(writer, share):
     for story, q in some_questions(kinds, 120):
         true, told = writer.chain(story, q), hallucinate(writer, story, q, share, rng)
         assert len(told) == len(true) and told[-1] == SO
-        wrong, hops = (
-            wrong + sum(a != b for a, b in zip(true, told, strict=True)),
-            hops + len(true) - 1,
-        )
+        wrong = wrong + sum(a != b for a, b in zip(true, told, strict=True))
+        hops = hops + len(true) - 1
     assert abs(wrong / hops - share) < 0.08
 
 

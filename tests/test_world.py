@@ -135,10 +135,8 @@ def test_alarm_and_crowd_follow_the_signs_back_to_a_direct_effect_and_come_in_th
             seconds = shown(story, number)
             if len(seconds) == 0:
                 continue
-            (place,), (named,) = (
-                set(rows[seconds, PLACE].tolist()),
-                set(rows[seconds, SIGN].tolist()),
-            )
+            (place,) = set(rows[seconds, PLACE].tolist())
+            (named,) = set(rows[seconds, SIGN].tolist())
             assert len(seconds) == (rows[:, PLACE] == place).sum(), (
                 "it sounds, or gathers, from the first second of the chapter"
             )
@@ -156,11 +154,9 @@ def test_a_preparation_stands_for_its_whole_chapter_and_its_purpose_is_still_to_
     seen = 0
     for story in stories(3):
         for chapter in np.flatnonzero(np.isin(story.effect, PREPARATION_NUMBERS)):
-            event, start, end = (
-                story.cause_event[chapter],
-                story.chapter_start[chapter],
-                story.chapter_end[chapter],
-            )
+            event = story.cause_event[chapter]
+            start = story.chapter_start[chapter]
+            end = story.chapter_end[chapter]
             assert (shown(story, story.effect[chapter]) == np.arange(start, end)).all()
             assert story.event_word[event] == story.domain.cause_word(story.effect[chapter])
             assert start < story.event_start[event] and story.event_end[event] <= end

@@ -482,10 +482,8 @@ def answered(
     """Which choice the model names in one of its ways: an index. `question` are the token ids
     without a mode, `chain` its reasoning.
     """
-    prompt, reasoning = (
-        [*question, THINK if way.think else DIRECT],
-        list(chain) if way.think else [],
-    )
+    prompt = [*question, THINK if way.think else DIRECT]
+    reasoning = list(chain) if way.think else []
     text = (
         [*prompt, *(reasoning or [SO])]
         if way.span is None
@@ -521,14 +519,10 @@ class Examiner:
         """One row per question; features (F, K, Cf). Unless `in_words`, answers come from frames
         alone.
         """
-        vocabulary, key = (
-            self.answerer.vocabulary,
-            (HELD_OUT, story.num_seconds, int(story.digest()[:8], 16)),
-        )
-        writer, questions = (
-            Writer(vocabulary, [story.domain]),
-            asked_of(story, vocabulary, key, kinds),
-        )
+        vocabulary = self.answerer.vocabulary
+        key = (HELD_OUT, story.num_seconds, int(story.digest()[:8], 16))
+        writer = Writer(vocabulary, [story.domain])
+        questions = asked_of(story, vocabulary, key, kinds)
         texts = [writer.question(story, asked.question) for asked in questions]
         beliefs, rng = self.answerer.beliefs(features), np.random.default_rng((*key, 6))
         videos = {

@@ -137,10 +137,8 @@ def segments(out: Path, repeats: int = 25, frames: int = 1024, r: int = 4, seed:
     times: dict[int, list[float]] = {S: [] for S in SEGMENTS}
     for _ in range(repeats):
         for S in SEGMENTS:
-            model.config, started = (
-                dataclasses.replace(model.config, frames_per_segment=S),
-                time.perf_counter(),
-            )
+            model.config = dataclasses.replace(model.config, frames_per_segment=S)
+            started = time.perf_counter()
             memory = model.stream([(part, S) for part in features.split(S)], r)
             times[S].append(time.perf_counter() - started)
     frame, metrics = memory.bytes_per_frame(), {}
@@ -207,10 +205,8 @@ def joint(
     if steps < 4:
         raise UserError(f"steps={steps}: expected 4 or more")
     ready = model_of(checkpoint)
-    domains, phase = (
-        list(load_domains().values()),
-        dataclasses.replace(recipe("lab").phases[0], steps=steps),
-    )
+    domains = list(load_domains().values())
+    phase = dataclasses.replace(recipe("lab").phases[0], steps=steps)
     assert ready.frame_encoder is not None
     torch.manual_seed(seed)
     untrained = FrameEncoder(ready.frame_encoder.config)

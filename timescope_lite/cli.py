@@ -112,32 +112,31 @@ def _say(error: BaseException) -> int:
     usage = getattr(error, "format_message", None)
     if isinstance(error, UserError) or usage:
         context = getattr(error, "ctx", None)
-        text, code = (
+        text = (
             usage() + (f" See `{context.command_path} --help`." if context else "")
             if usage
-            else str(error),
-            2,
+            else str(error)
         )
+        code = 2
     elif isinstance(error, ModuleNotFoundError):
-        text, code = (
+        text = (
             f"{error}: something that the course needs is not installed; `{NAME} doctor` names it "
-            "and says how to get it",
-            2,
+            "and says how to get it"
         )
+        code = 2
     elif isinstance(error, PermissionError):
-        text, code = (
+        text = (
             f"{error.filename}: {error.strerror}; choose a folder that you may write to (--out, "
-            "TIMESCOPE_DATA)",
-            2,
+            "TIMESCOPE_DATA)"
         )
+        code = 2
     elif isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
         return 130
     else:
-        text, code = (
-            f"unexpected {type(error).__name__}: {error} (run again with --debug for the "
-            "traceback)",
-            1,
+        text = (
+            f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)"
         )
+        code = 1
     print(f"{NAME}: {' '.join(text.split())}", file=sys.stderr)
     return code
 

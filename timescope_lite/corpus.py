@@ -233,16 +233,12 @@ class PixelSource:
         batch_frames: int = 256,
         cameras: bool = False,
     ) -> None:
-        self.encoder, self.symbols, self.batch_frames, self.cameras = (
-            encoder,
-            Symbols(domains),
-            batch_frames,
-            cameras,
-        )
-        self.width, self.tokens_per_frame = (
-            encoder.config.feature_width,
-            encoder.config.tokens_per_frame,
-        )
+        self.encoder = encoder
+        self.symbols = Symbols(domains)
+        self.batch_frames = batch_frames
+        self.cameras = cameras
+        self.width = encoder.config.feature_width
+        self.tokens_per_frame = encoder.config.tokens_per_frame
 
     def pictures(self, story: Story, rng: np.random.Generator) -> Iterator[Tensor]:
         """uint8 (n, 64, 64, 3) in turn, with the noise that a video codec leaves."""
@@ -427,11 +423,9 @@ class Pile:
     ) -> None:
         self.domains, self.source, self.writer, self.seed = list(domains), source, writer, seed
         core = all_core(domains)
-        self.story, self.frames_per_segment, self.phrasing = (
-            StoryConfig(oddities=not core),
-            frames_per_segment,
-            "core" if core else "trained",
-        )
+        self.story = StoryConfig(oddities=not core)
+        self.frames_per_segment = frames_per_segment
+        self.phrasing = "core" if core else "trained"
 
     def batch(
         self, step: int, num_seconds: int, videos: int, questions: int, mix: Mix, stride: int = 1
@@ -517,9 +511,10 @@ def draw_question(
         )
         if question is not None:
             return question
+    what = "absent question" if absent else "question"
     raise UserError(
-        f"a story of {story.num_seconds} s offers no {'absent ' * absent}question of the kinds "
-        f"{', '.join(names)}; take others, or longer videos"
+        f"a story of {story.num_seconds} s offers no {what} of the kinds {', '.join(names)}; take "
+        "others, or longer videos"
     )
 
 
@@ -924,10 +919,8 @@ def plan(name: str, seed: int | None = None) -> list[tuple[Story, list[Item]]]:
     rng = np.random.default_rng((seed, 99))
     domains, whole = list(load_domains(split.town).values()), split.town != "core"
     domains = [domain for domain in domains if split.domain in (None, domain.name)]
-    filled, asked = (
-        np.zeros(POSITION_BINS, dtype=int),
-        Counter({TASK_TYPES[kind]: 0 for kind in split.kinds}),
-    )
+    filled = np.zeros(POSITION_BINS, dtype=int)
+    asked = Counter({TASK_TYPES[kind]: 0 for kind in split.kinds})
     videos = []
     for i, seconds in enumerate(lengths_of(split)):
         story_seed = int(rng.integers(2**31))
@@ -962,14 +955,14 @@ def lengths_of(split: Split) -> list[int]:
     found: list[int] = []
     for number, (first, last) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
         share = np.linspace(0, 1, split.videos * (number + 1) // (len(edges) - 1) - len(found))
-        longest = last - (
-            number == 0 and len(edges) > 2
-        )  # the first bucket is open above, as in ToTG-Bench
-        shortest = first + (number == 2)
-        found += [
-            int(n)
-            for n in (shortest * (longest / shortest) ** (share ** (1 + 0.6 * number))).round()
-        ]
+        shortest, longest = first, last
+        if number == 0 and len(edges) > 2:
+            longest -= 1  # the first bucket is open above, as in ToTG-Bench
+        if number == 2:
+            shortest += 1  # and so the last one below
+        # Equal steps in the logarithm, bent towards short videos the further up the bucket lies.
+        lengths = shortest * (longest / shortest) ** (share ** (1 + 0.6 * number))
+        found += [int(n) for n in lengths.round()]
     return found
 
 
@@ -1229,10 +1222,8 @@ def _check_balance(items: Sequence[Item], split: Split) -> None:
     constant answer that scores.
     """
     types, domains = Counter(i.question.task_type for i in items), Counter(i.domain for i in items)
-    num_types, num_domains = (
-        len({TASK_TYPES[kind] for kind in split.kinds}),
-        len(load_domains(split.town)) if split.domain is None else 1,
-    )
+    num_types = len({TASK_TYPES[kind] for kind in split.kinds})
+    num_domains = len(load_domains(split.town)) if split.domain is None else 1
     tenths, even = positions(items), len(items) / POSITION_BINS
     long = [item for item in items if item.duration_s >= BUCKETS_S[0]]
     spans = np.array([(item.question.start_s, item.question.end_s) for item in long], dtype=float)

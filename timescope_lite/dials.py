@@ -161,10 +161,8 @@ def turn(name: str, out: Path, effort: Effort | None = None, seed: int = 0) -> P
         else folder / "backbone.safetensors"
     )
     if not backbone.is_file():
-        model, pool = (
-            fresh_model(domains, source, owner, seed),
-            CachedSource(source, seed, POOL_FRAMES),
-        )
+        model = fresh_model(domains, source, owner, seed)
+        pool = CachedSource(source, seed, POOL_FRAMES)
         for number, phase in enumerate(phases_from_nothing(effort, owner)):
             _train(
                 model,

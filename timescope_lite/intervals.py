@@ -174,12 +174,10 @@ def covers(window: Span, truth: Span) -> bool:
 
 # A time: clock (00:18, 1:02:03,5) | spelled (5 s, 2 min 5 s, 1h02m) | unit first (second 412) | a
 # bare number (5, 12.5, 5,5, -3).
-_N, _H, _M, _S = (
-    r"[-−]?(?:\d+(?:[.,]\d+)?|\.\d+)",
-    r"(?:hours?|hrs?|h)",
-    r"(?:minutes?|mins?|m)",
-    r"(?:seconds?|secs?|s)",
-)
+_N = r"[-−]?(?:\d+(?:[.,]\d+)?|\.\d+)"
+_H = r"(?:hours?|hrs?|h)"
+_M = r"(?:minutes?|mins?|m)"
+_S = r"(?:seconds?|secs?|s)"
 _SECONDS_IN = {"h": 3600.0, "m": 60.0, "s": 1.0}
 _GAP, _JOIN, _TAIL = r"(?:\s|-(?=[a-z]))*", r"\s*,?\s*(?:and\s+)?", r"\s*[0-5]?\d"
 _CLOCK = rf"\d{{1,3}}:[0-5]\d(?::[0-5]\d)?(?:[.,]\d+)?(?:\s*(?:{_H}|{_M}|{_S}))?"

@@ -597,10 +597,8 @@ def diagnose(  # noqa: PLR0913
     )
     for duration in durations_s:
         check_duration(duration)
-    true, coarse = (
-        [as_interval(truth) for truth in truths],
-        [spans_of(window)[:1] for window in windows],
-    )
+    true = [as_interval(truth) for truth in truths]
+    coarse = [spans_of(window)[:1] for window in windows]
     videos, _ = _number(groups)
     errors = [
         (w[0].centre_s - t.centre_s) / d if w else math.nan

@@ -336,10 +336,8 @@ def timeline(scene: Scene, title: str = "") -> Picture:
     if scene.reasoning:
         said = textwrap.shorten(f"Reasoning: {scene.reasoning}", 135, placeholder=" ...")
         figure.text(0.03, 0.022, said, fontsize=16, style="italic", va="center", color=GREY)
-    strip, zoom = (
-        figure.add_axes((0.03, 0.505, 0.94, 0.125)),
-        figure.add_axes((0.09, 0.105, 0.555, 0.275)),
-    )
+    strip = figure.add_axes((0.03, 0.505, 0.94, 0.125))
+    zoom = figure.add_axes((0.09, 0.105, 0.555, 0.275))
     _strip(strip, scene)
     _thumbnails(figure, strip, scene)
     _zoom(zoom, scene)
@@ -911,10 +909,8 @@ def estimate_ladder(
     """Estimates under each other: a dot with its interval (objects or JSON with value, low, high;
     no interval where low is None).
     """
-    names, listed = (
-        list(estimates_by_name),
-        "; ".join(f"{name} {_said(entry)}" for name, entry in estimates_by_name.items()),
-    )
+    names = list(estimates_by_name)
+    listed = "; ".join(f"{name} {_said(entry)}" for name, entry in estimates_by_name.items())
     figure, axes = _picture(
         title or listed, f"Dots with intervals. {listed}.", height=1.7 + 0.6 * len(names)
     )
@@ -1426,10 +1422,11 @@ def token_strip(examples: Mapping[str, Sequence[tuple[str, int]]], title: str = 
     that is learned.
     """
     learned = {name: sum(role > 0 for _, role in tokens) for name, tokens in examples.items()}
-    listed = "; ".join(
-        f"{name}: " + ", ".join(f"{text}{' (learned)' * (role > 0)}" for text, role in row)
-        for name, row in examples.items()
-    )
+    told = []
+    for name, row in examples.items():
+        words = [f"{text} (learned)" if role > 0 else text for text, role in row]
+        told.append(f"{name}: {', '.join(words)}")
+    listed = "; ".join(told)
     said = title or "; ".join(
         f"{name}: {learned[name]} of {len(tokens)} tokens are learned"
         for name, tokens in examples.items()

@@ -103,9 +103,10 @@ class Phase:
         `decay` of the phase.
         """
         left = (self.steps - step) / self.steps
-        return min(1.0, (step + 1) / self.warmup_steps) * min(
-            1.0, max(0.02, left / max(self.decay, 1e-9))
-        )
+        rise = min(1.0, (step + 1) / self.warmup_steps)
+        fall = left / max(self.decay, 1e-9)
+        # Never quite 0: the last steps would be wasted.
+        return rise * min(1.0, max(0.02, fall))
 
     def draw_length(self, step: int, rng: np.random.Generator) -> int:
         """A video length in seconds that the curriculum allows at this step."""
@@ -627,21 +628,21 @@ def _fine_tuning(
     sft: dict[str, Any] = {
         "muon_lr": 0.01,
         "adam_lr": 1.5e-3,
-        "absent": 0.04 * coarse_to_fine,
+        "absent": 0.04 if coarse_to_fine else 0.0,
         "think": think,
     } | how
     first = sft | {"coarse": 0.6 if coarse_to_fine else 0.0, "decay": 0.01}
     second = sft | {
         "coarse": 0.35 if coarse_to_fine else 0.0,
         "decay": 0.7,
-        "misplaced": 0.04 * coarse_to_fine,
+        "misplaced": 0.04 if coarse_to_fine else 0.0,
     }
-    second |= {"coarse_when_long": 0.8} if coarse_to_fine else {}
-    lengths, short = (
-        (MINUTES_AND_HOURS, (*SHORT, *SHORT, 3600))
-        if system.startswith("two_stage")
-        else (MINUTES, SHORT)
-    )
+    if coarse_to_fine:
+        second["coarse_when_long"] = 0.8
+    lengths: tuple[int, ...] = MINUTES
+    short: tuple[int, ...] = SHORT
+    if system.startswith("two_stage"):
+        lengths, short = MINUTES_AND_HOURS, (*SHORT, *SHORT, 3600)
     times = 3 if system == "single_stage_long" else 1
     phases = (
         Phase("sft1", 200 * times, ((1.0, (128, 256, 512)),), tasks, **first),
@@ -650,19 +651,11 @@ def _fine_tuning(
     )
     if core:
         return phases
-    every = (
-        EVERY_LENGTH[:-1] if how.get("sampled") else EVERY_LENGTH
-    )  # of an hour 125 frames would be left, which are no whole segments
-    return (
-        *phases,
-        Phase(
-            "sft4",
-            800 * times,
-            ((1.0, every),),
-            tasks,
-            **second | {"muon_lr": 4e-3, "adam_lr": 6e-4, "decay": 1.0},
-        ),
-    )
+    every: tuple[int, ...] = EVERY_LENGTH
+    if how.get("sampled"):
+        every = EVERY_LENGTH[:-1]  # of an hour 125 frames would be left: no whole segments
+    last = second | {"muon_lr": 4e-3, "adam_lr": 6e-4, "decay": 1.0}
+    return (*phases, Phase("sft4", 800 * times, ((1.0, every),), tasks, **last))
 
 
 def train(

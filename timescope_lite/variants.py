@@ -147,10 +147,14 @@ def phases(variant: Variant, effort: Effort) -> list[Phase]:
     its steps as well: equal steps.
     """
     kinds = variant.kinds()
-    first = {kind: weight for kind, weight in WORDS.items() if kind in kinds} or {"place": 1.0}
-    words = [
-        Phase("words", effort.words, ((1.0, (32,)),), first, think=0.0, coarse=0.2, decay=0.01)
-    ] * variant.words
+    found: list[Phase] = []
+    steps = effort.dense
+    if variant.words:
+        first = {kind: weight for kind, weight in WORDS.items() if kind in kinds} or {"place": 1.0}
+        clips = ((1.0, (32,)),)
+        found.append(Phase("words", effort.words, clips, first, think=0.0, coarse=0.2, decay=0.01))
+    else:
+        steps += effort.words
     how: dict[str, Any] = {
         "think": variant.think,
         "coarse": 0.2,
@@ -158,17 +162,8 @@ def phases(variant: Variant, effort: Effort) -> list[Phase]:
         "muon_lr": 0.013,
         "adam_lr": 2e-3,
     }
-    steps = effort.dense + effort.words * (not variant.words)
-    return [
-        *words,
-        Phase(
-            "dense",
-            steps,
-            ((0.2, (32, 64)), (0.5, (32, 64, 128)), (1.0, (32, 64, 128, 256))),
-            kinds,
-            **how,
-        ),
-    ]
+    longer = ((0.2, (32, 64)), (0.5, (32, 64, 128)), (1.0, (32, 64, 128, 256)))
+    return [*found, Phase("dense", steps, longer, kinds, **how)]
 
 
 def study(name: str, out: Path, effort: Effort | None = None, seed: int = 0) -> Path:
@@ -180,12 +175,10 @@ def study(name: str, out: Path, effort: Effort | None = None, seed: int = 0) -> 
     """
     if name not in VARIANTS:
         raise UserError(f"unknown variant {name!r}: expected one of {', '.join(VARIANTS)}")
-    started, variant, effort, folder = (
-        time.time(),
-        VARIANTS[name],
-        effort or Effort(),
-        Path(out) / name,
-    )
+    started = time.time()
+    variant = VARIANTS[name]
+    effort = effort or Effort()
+    folder = Path(out) / name
     known = load_domains("all")
     both = [known[TRAINED_DOMAIN], known[LEFT_OUT_DOMAIN]]
     source, vocabulary = SymbolicSource(both, width=WIDTH), vocabulary_of(both)
@@ -194,7 +187,8 @@ def study(name: str, out: Path, effort: Effort | None = None, seed: int = 0) -> 
     model.align(source.directions())
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "log.jsonl").unlink(missing_ok=True)  # of a training that was killed
-    trained, pool = both[: 1 + variant.both_domains], CachedSource(source, seed, POOL_FRAMES)
+    trained = both if variant.both_domains else both[:1]
+    pool = CachedSource(source, seed, POOL_FRAMES)
     for number, phase in enumerate(phases(variant, effort)):
         pile = Pile(trained, pool, Writer(vocabulary, both), seed + 1000 * number)
         pile.phrasing = "trained"
@@ -320,12 +314,10 @@ def captions(model: TimeScope, told: Sequence[tuple[Story, torch.Tensor]]) -> di
     """Dense captions of one chapter a video: F1 over the events (`metrics.events_told`), and of the
     events that overlap another one the share that is told.
     """
-    writer, scores, overlapping, names = (
-        Writer(model.vocabulary, [story.domain for story, _ in told]),
-        [],
-        [],
-        [],
-    )
+    writer = Writer(model.vocabulary, [story.domain for story, _ in told])
+    scores = []
+    overlapping = []
+    names = []
     for i, (story, features) in enumerate(told):
         question = ask(story, "captions", np.random.default_rng((888, i, 6)))
         if question is None:

@@ -269,11 +269,9 @@ def _list_frames(path: Path) -> _Index:
     """
     container, stream = _open(path)
     with container:
-        packets, time_base, kind = (
-            _demux(path, container, stream),
-            stream.time_base,
-            container.format.name,
-        )
+        packets = _demux(path, container, stream)
+        time_base = stream.time_base
+        kind = container.format.name
         usual_ticks = round(1 / (stream.average_rate or 25) / time_base)
         num_sync = sum(entry.is_keyframe for entry in stream.index_entries)
     keys = np.unique([p.pts for p in packets if p.is_key]).astype(np.int64)
@@ -606,21 +604,17 @@ def _timed_frames(
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise UserError(f"frame {n} is {image.dtype} {image.shape}; expected uint8 (H, W, 3)")
         start, end = (times[n], ends[n]) if times and ends else (n / fps, (n + 1) / fps)
-        first_tick, end_tick = (
-            round((start_s + start) * TICKS_PER_S),
-            round((start_s + end) * TICKS_PER_S),
-        )
+        first_tick = round((start_s + start) * TICKS_PER_S)
+        end_tick = round((start_s + end) * TICKS_PER_S)
         if not 0 <= first_tick < end_tick:
             raise UserError(
                 f"frame {n} is shown from {start} s to {end} s; expected times that rise from 0 s "
                 "on"
             )
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        frame.pts, frame.duration, frame.time_base = (
-            first_tick,
-            end_tick - first_tick,
-            Fraction(1, TICKS_PER_S),
-        )
+        frame.pts = first_tick
+        frame.duration = end_tick - first_tick
+        frame.time_base = Fraction(1, TICKS_PER_S)
         yield frame
     if times is not None and n + 1 != len(times):
         raise UserError(f"{len(times)} times for {n + 1} frames; give one time per frame")
@@ -644,10 +638,8 @@ def _add_h264(  # noqa: PLR0913
     # 4:2:0 halves both sides of the colour planes, so that odd sizes need 4:4:4.
     stream.pix_fmt = "yuv444p" if first.width % 2 or first.height % 2 else "yuv420p"
     context = stream.codec_context
-    context.time_base, context.thread_count, context.gop_size, context.max_b_frames = (
-        Fraction(1, TICKS_PER_S),
-        1,
-        gop,
-        b_frames,
-    )
+    context.time_base = Fraction(1, TICKS_PER_S)
+    context.thread_count = 1
+    context.gop_size = gop
+    context.max_b_frames = b_frames
     return stream

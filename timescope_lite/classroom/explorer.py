@@ -413,10 +413,8 @@ def still(episode: Episode, second: int, states: Mapping[str, State]) -> plots.P
     a second outside of the video.
     """
     S = episode.model.config.frames_per_segment
-    shown, captions = (
-        [(float(second), episode.frame(second))],
-        [f"segment {second // S}, frame {second % S + 1} of {S}"],
-    )
+    shown = [(float(second), episode.frame(second))]
+    captions = [f"segment {second // S}, frame {second % S + 1} of {S}"]
     for name, each in states.items():
         r, (first, last) = each.setting.r, each.reloaded
         dense = first <= second // S <= last
@@ -477,7 +475,7 @@ def _ask(episode: Episode, setting: Setting, progress: Progress | None = None) -
 
 
 def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 # --- the widgets ----------------------------------------------------------------------------------
@@ -495,10 +493,9 @@ def _image(figure: plots.Picture) -> str:
 def _says(text: str, role: str = "status") -> str:
     # room for two lines, so that panels beside each other stay level
     style = "margin:0;line-height:1.3;min-height:2.6em"
-    return (
-        f'<p role="{role}" '
-        f'style="{style};{"font-weight:bold" * (role == "alert")}">{html.escape(text)}</p>'
-    )
+    if role == "alert":
+        style += ";font-weight:bold"
+    return f'<p role="{role}" style="{style}">{html.escape(text)}</p>'
 
 
 def _table(cells: Mapping[str, str], caption: str) -> str:
@@ -549,11 +546,9 @@ class Panel:
         self.progress = widgets.IntProgress(
             max=len(episode.segments), layout=widgets.Layout(width="98%", visibility="hidden")
         )
-        self.status, self.drawn, self.text = (
-            widgets.HTML(_says(f"{name}: as it was set")),
-            widgets.HTML(),
-            widgets.HTML(),
-        )
+        self.status = widgets.HTML(_says(f"{name}: as it was set"))
+        self.drawn = widgets.HTML()
+        self.text = widgets.HTML()
         self.written, stepper = _stepper(f"{name}: written", len(self.state.words))
         self._show(self.state)
         for control in (self.question, self.r, self.margin, self.budget):

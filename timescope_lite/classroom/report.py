@@ -362,10 +362,8 @@ def write_figures(root: Path) -> Path | None:
         rows |= {f"{label}\n{budget} frames' worth": found} if found else {}
     if not rows:
         return None
-    title, xlabel = (
-        "R1@0.5 by length of the video; equal attended KV, frame similarity has no budget",
-        "R1@0.5, 95 % intervals over videos; one training seed",
-    )
+    title = "R1@0.5 by length of the video; equal attended KV, frame similarity has no budget"
+    xlabel = "R1@0.5, 95 % intervals over videos; one training seed"
     return plots.save(
         plots.estimate_rows(rows, title=title, xlabel=xlabel), root / "figures" / "by_length.png"
     )
@@ -436,10 +434,8 @@ def store_outputs(executed: Path, notebook: Path, stamp: dict[str, Any]) -> None
     """
     import nbformat
 
-    book, ran = (
-        nbformat.read(notebook, as_version=4),
-        {cell.id: cell for cell in nbformat.read(executed, as_version=4).cells},
-    )
+    book = nbformat.read(notebook, as_version=4)
+    ran = {cell.id: cell for cell in nbformat.read(executed, as_version=4).cells}
     for cell in (cell for cell in book.cells if cell.cell_type == "code"):
         if cell.id not in ran or ran[cell.id].source != cell.source:
             raise UserError(
@@ -449,10 +445,8 @@ def store_outputs(executed: Path, notebook: Path, stamp: dict[str, Any]) -> None
         outputs = [
             output for output in ran[cell.id].outputs if WIDGET not in output.get("data", {})
         ]
-        cell.outputs, cell.execution_count = (
-            [output for output in outputs if output.get("name") != "stderr"],
-            ran[cell.id].execution_count,
-        )
+        cell.outputs = [output for output in outputs if output.get("name") != "stderr"]
+        cell.execution_count = ran[cell.id].execution_count
     book.metadata.pop("widgets", None)
     book.metadata[STAMP] = stamp
     _write_if_changed(notebook, nbformat.writes(book) + "\n")

@@ -225,10 +225,8 @@ class Writer:
         if question.absent:
             return [SO]
         tokens, kind = self.tokens[domain], question.kind.removesuffix("_at")
-        way, shown = (
-            [int(tokens.place[p]) for p in question.path],
-            [int(tokens.effect[question.effect])],
-        )
+        way = [int(tokens.place[p]) for p in question.path]
+        shown = [int(tokens.effect[question.effect])]
         what = [int(tokens.activity[word]) for word in (question.word, question.other) if word >= 0]
         if kind in {"consequence", "oddity"}:
             return [*shown, *way, SO]

@@ -269,12 +269,10 @@ class Canvas:
     def stamp(self, picture: np.ndarray, mask: np.ndarray, x: int, y: int) -> None:
         """Paste `picture` (h, w, 3) where `mask` (h, w) holds, top left corner at (x, y), clipped to the canvas."""
         height, width = self.mask.shape
-        top, left, bottom, right = (
-            max(y, 0),
-            max(x, 0),
-            min(y + mask.shape[0], height),
-            min(x + mask.shape[1], width),
-        )
+        top = max(y, 0)
+        left = max(x, 0)
+        bottom = min(y + mask.shape[0], height)
+        right = min(x + mask.shape[1], width)
         if top >= bottom or left >= right:
             return
         cut = mask[top - y : bottom - y, left - x : right - x]
@@ -365,11 +363,9 @@ def _pairs(text: str) -> tuple[Point, ...]:
 
 def _parse_pose(line: str) -> tuple[str, Pose]:
     name, hands, feet, flags, thing, sway = (part.strip() for part in line.split("|"))
-    (far_hand, near_hand), (far_foot, near_foot), ((lean, grip),) = (
-        _pairs(hands),
-        _pairs(feet),
-        _pairs(flags),
-    )
+    (far_hand, near_hand) = _pairs(hands)
+    (far_foot, near_foot) = _pairs(feet)
+    ((lean, grip),) = _pairs(flags)
     ends = _pairs(_MARKS.get(name, ""))
     strokes = tuple(zip(ends[::2], ends[1::2], strict=True))
     return name, Pose(

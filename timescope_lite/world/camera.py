@@ -34,11 +34,9 @@ class Camera:
         """One of many cameras: half of them steady, half in changing light, half of them by a busy
         path.
         """
-        shake, drift, passers = (
-            rng.integers(3) * rng.integers(2),
-            rng.integers(5, 26) * rng.integers(2),
-            rng.integers(2),
-        )
+        shake = rng.integers(3) * rng.integers(2)
+        drift = rng.integers(5, 26) * rng.integers(2)
+        passers = rng.integers(2)
         return cls(int(rng.integers(2**31)), int(shake), int(drift), bool(passers))
 
     def film(self, frames: np.ndarray, times_s: np.ndarray) -> np.ndarray:

@@ -220,9 +220,9 @@ def _scene(behind: _Backdrop, colour: str, noun: str, lasting: str, step: int) -
     canvas.rgb[:] = _backdrop(behind, colour, noun, lasting == "dark")
     if lasting in _WASHES:
         percent, light, rows = _WASHES[lasting]
-        canvas.rgb[:rows] = _blend(
-            canvas.rgb[:rows], light, percent - 18 * (lasting == "alarm" and step % 2)
-        )
+        if lasting == "alarm" and step % 2:
+            percent -= 18  # it blinks
+        canvas.rgb[:rows] = _blend(canvas.rgb[:rows], light, percent)
     if lasting:
         drawn = _lasting(lasting, step)
         canvas.stamp(drawn.rgb, drawn.mask, 0, 0)
@@ -234,12 +234,10 @@ def _backdrop(behind: _Backdrop, colour: str, noun: str, dark: bool) -> np.ndarr
     canvas, paint, window = Canvas(SCENE_H, SIZE), COLOUR_RGB[colour], CREAM
     sky_rgb, ground_rgb = mix(rgb(behind.sky), paint, 22), mix(rgb(behind.ground), paint, 12)
     if dark:
-        sky_rgb, ground_rgb, paint, window = (
-            mix(sky_rgb, _NIGHT, 80),
-            mix(ground_rgb, _NIGHT, 70),
-            mix(paint, _NIGHT, 70),
-            PALETTE["y"],
-        )
+        sky_rgb = mix(sky_rgb, _NIGHT, 80)
+        ground_rgb = mix(ground_rgb, _NIGHT, 70)
+        paint = mix(paint, _NIGHT, 70)
+        window = PALETTE["y"]
     _draw_ground(canvas, noun, sky_rgb, sky_rgb if dark else mix(sky_rgb, CREAM, 45), ground_rgb)
     _draw_skyline(canvas, behind, noun, sky_rgb, paint, window)
     return canvas.rgb

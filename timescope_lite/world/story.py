@@ -401,10 +401,8 @@ def _place_oddity(
     if len(free) == 0:
         return None
     rng = np.random.default_rng((*(seed if isinstance(seed, tuple) else (seed,)), 5))
-    chapter, length = (
-        int(rng.choice(free)),
-        int(rng.integers(config.oddity_s[0], config.oddity_s[1] + 1)),
-    )
+    chapter = int(rng.choice(free))
+    length = int(rng.integers(config.oddity_s[0], config.oddity_s[1] + 1))
     first = int(rng.integers(start[chapter], end[chapter] - length + 1))
     return Oddity(int(rng.choice(ODDITY_NUMBERS)), chapter, first, first + length)
 

@@ -557,10 +557,8 @@ def _ask_consequence(story: Story, template: int, rng: np.random.Generator) -> Q
     if len(chapters) == 0:
         return None
     chapter = int(chapters[rng.integers(len(chapters))])
-    effect, span = (
-        int(story.effect[chapter]),
-        (int(story.effect_start[chapter]), int(story.chapter_end[chapter])),
-    )
+    effect = int(story.effect[chapter])
+    span = (int(story.effect_start[chapter]), int(story.chapter_end[chapter]))
     question = _question_about(story, "consequence", template, [chapter], span, effect=effect)
     return replace(question, word=story.domain.cause_word(effect))
 
@@ -713,10 +711,8 @@ def quiz(story: Story, q: Question, rng: np.random.Generator) -> tuple[str, tupl
     domain, place = story.domain, story.domain.place
     if q.task_type in {"consequence", "state_change", "anomaly"}:
         right, kin = q.effect, (ODDITY_NUMBERS if q.kind == "oddity" else DIRECT_NUMBERS)
-        answer, others = (
-            _shown_surface(right),
-            [_shown_surface(number) for number in kin if number != right],
-        )
+        answer = _shown_surface(right)
+        others = [_shown_surface(number) for number in kin if number != right]
     elif q.task_type in {"order", "why", "what_for", "attribute"}:
         word = _word_at(story, q)
         track = word // NUM_ACTIVITIES * NUM_ACTIVITIES
@@ -730,10 +726,8 @@ def quiz(story: Story, q: Question, rng: np.random.Generator) -> tuple[str, tupl
     else:
         chapter = int(np.flatnonzero(story.place == q.path[-1])[0])
         right = int(story.place[story.sign_to[chapter]]) if q.kind == "explicit" else q.path[-1]
-        answer, others = (
-            place(right),
-            [place(int(other)) for other in story.place if other != right],
-        )
+        answer = place(right)
+        others = [place(int(other)) for other in story.place if other != right]
     wrong = [others[int(i)] for i in rng.permutation(len(others))[:3]]
     while len(wrong) < 3:  # a video of three places
         stranger = place(int(rng.integers(NUM_PLACES)))

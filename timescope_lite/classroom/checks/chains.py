@@ -305,11 +305,9 @@ def _hallucinated(
     def hallucinate(
         chain: Sequence[int], share: float, alike: Sequence[Sequence[int]], rng: Rng
     ) -> list[int]:
-        coin, told, everybody = (
-            rng.random(),
-            list(chain),
-            [token for group in alike for token in group],
-        )
+        coin = rng.random()
+        told = list(chain)
+        everybody = [token for group in alike for token in group]
         for i, token in enumerate(chain if so else chain[:-1]):
             wrong = (coin if one_coin else rng.random()) < share
             group = (

@@ -210,10 +210,8 @@ def _recall_with(
 
 
 def _recall_cases() -> list[Case]:
-    truths, near = (
-        [(0, 10), (20, 40), (50, 58), (100, 103)],
-        [(0, 8), (30, 50), (50, 57), (200, 203)],
-    )
+    truths = [(0, 10), (20, 40), (50, 58), (100, 103)]
+    near = [(0, 8), (30, 50), (50, 57), (200, 203)]
     return [
         Case("every answer parsed", (near, truths, 0.5)),
         Case("two of four answers are None", ([near[0], None, near[2], None], truths, 0.5)),
