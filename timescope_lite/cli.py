@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -190,21 +191,21 @@ def ground(
     """
     found = _call("grounding", "ground")(video, task, checkpoint=checkpoint, r=r, budget=budget)
     said = "the evidence is not in this video"
+    lasts_s = math.floor(found.duration_s * 10 + 1e-6) / 10  # never more than there is
     if found.interval is not None:
         said = (
-            f"{_clock(found.interval.start_s)} - {_clock(found.interval.end_s)}  (confidence "
-            f"{found.confidence:.2f})"
+            f"{_clock(found.interval.start_s)} - {_clock(min(found.interval.end_s, lasts_s))}  "
+            f"(confidence {found.confidence:.2f})"
         )
     window = (
-        f"reloaded {_clock(found.window.start_s)} - {_clock(found.window.end_s)}"
+        f"reloaded {_clock(found.window.start_s)} - {_clock(min(found.window.end_s, lasts_s))}"
         if found.window
         else "nothing reloaded"
     )
     lines = [
         said,
         found.reasoning,
-        f"{window} of {_clock(found.duration_s)}; attended KV {found.attended_frames:.0f} frames' "
-        "worth",
+        f"{window} of {_clock(lasts_s)}; attended KV {found.attended_frames:.0f} frames' worth",
     ]
     _print(found.as_dict(), as_json, "\n".join([*lines, *filter(None, [found.note])]))
 
