@@ -305,7 +305,15 @@ def evaluate(
         Path | None,
         typer.Option(help="A checkpoint, or a folder with a manifest; the shipped one without it."),
     ] = None,
-    predictions: Path | None = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            help=(
+                "Score these answers instead: JSON lines with video, text and answer: a text, "
+                "[start, end], [start, end, score], several of them, a dict, or 'not there'."
+            )
+        ),
+    ] = None,
     system: Annotated[list[str] | None, typer.Option(help="Which systems; all without it.")] = None,
     budget: Annotated[
         list[int] | None,
@@ -323,6 +331,39 @@ def evaluate(
         split, out, seed=seed, checkpoints=checkpoints, predictions=predictions, **chosen
     )
     _print(read_json(path, "result file") if as_json else None, as_json, str(path))
+
+
+@app.command()
+def score(
+    predictions: Annotated[
+        Path,
+        typer.Option(
+            help=(
+                "JSON lines, a JSON list or object, or lmms-eval's samples: an id (qid, or vid and "
+                "query) and an answer: text, [start, end], [start, end, score], several, or absent."
+            )
+        ),
+    ],
+    truth: Annotated[Path, typer.Option(help="The benchmark's own annotation file.")],
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="qvhighlights, charades, activitynet, vstar, nextgqa, rextime or jsonl.",
+        ),
+    ],
+    strict: Annotated[
+        bool, typer.Option("--strict", help="No repairs: reversed or clipped answers score 0.")
+    ] = False,
+    durations: Annotated[
+        Path | None,
+        typer.Option(help="Seconds by video (CSV or JSON), where the truth does not tell them."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score answers that another program wrote against a public benchmark; renders nothing."""
+    report = _call("scoring", "score")(predictions, truth, kind, strict=strict, durations=durations)
+    _print(asdict(report), as_json, _call("scoring", "table")(report))
 
 
 @bench_app.command("scale")
