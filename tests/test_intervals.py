@@ -509,6 +509,17 @@ REPORTED = {
     "12.5s (start) - 18.2s (end)": [(12.5, 18.2)],
 }
 
+REPORTED |= {
+    "The person walks through the room. 506 - 532 s": [(506, 532)],
+    "Chapter 3.\n12 to 18": [(12, 18)],
+    "3 people enter the room.\n[12, 18]": [(12, 18)],
+    "It lasts 5.7 s (12.5 s to 18.2 s)": [(12.5, 18.2)],
+    "Time range: 12.5 – 18.2 seconds; total length: 150 seconds": [(12.5, 18.2)],
+    "video of 2 min 30 s: 12.5 to 18.2": [(12.5, 18.2)],
+    "de 12,5 s à 18,2 s": [(12.5, 18.2)],
+    "The answer is 12.5-18.2. Note the score 3-2.": [(12.5, 18.2)],
+}
+
 IN_OTHER_UNITS = [
     ("frames 125 to 182", {"fps": 10}),
     ("frame 125 - frame 182", {"fps": 10}),

@@ -373,3 +373,41 @@ def test_sample_predictions_of_every_shape_score_alike(name: str, tmp_path: Path
     truth = [{"video": r["video"], "text": r["text"], "windows": [r["answer"]]} for r in pairs]
     report = score(CASES / f"{name}.jsonl", lines(tmp_path / "t.jsonl", truth), "jsonl")
     assert report.metrics["all/r1@0.7"]["value"] == 1 and report.counts["missing"] == 0
+
+
+# ---- evaluate --predictions ----------------------------------------------------------------------
+
+
+def _written(folder: Path, items: list[Any], answers: list[Any]) -> Path:
+    rows = [
+        {"video": item.video, "text": item.text, "answer": answer}
+        for item, answer in zip(items, answers, strict=True)
+    ]
+    return lines(folder / "p.jsonl", rows)
+
+
+def test_evaluate_reads_the_same_shapes_and_refuses_by_line(tmp_path: Path) -> None:
+    from timescope_lite.corpus import plan
+    from timescope_lite.evaluate import read_predictions, score_predictions
+
+    items = next(asked for _, asked in plan("dev"))
+    true = [[i.question.start_s, i.question.end_s] for i in items]
+    start, end = true[0]
+    for shape in ([[start, end, 0.9]], [f"{start} s", f"{end} s"], [{"start": start, "end": end}]):
+        given = read_predictions(_written(tmp_path, items[:1], [shape]))
+        (row,) = score_predictions(items[:1], given)
+        assert row["tiou"] == 1, shape
+    (row,) = score_predictions(
+        items[:1], read_predictions(_written(tmp_path, items[:1], [[-1, -1]]))
+    )
+    assert (row["tiou"], row["said_absent"], row["unparsable"]) == (0, True, False)
+    with pytest.raises(UserError, match="line 2: answer"):
+        read_predictions(_written(tmp_path, items[:2], [true[0], [1, 2, 3, 4]]))
+    with pytest.raises(UserError, match="line 2: a second answer"):
+        read_predictions(_written(tmp_path, [items[0]] * 2, true[:1] * 2))
+    absent = next(asked for _, asked in plan("absent"))
+    for answer in ("It is not in the video.", [-1, -1], {"start": -1, "end": -1}):
+        rows = score_predictions(
+            absent, read_predictions(_written(tmp_path, absent, [answer] * len(absent)))
+        )
+        assert all(row["said_absent"] and not row["unparsable"] for row in rows)

@@ -296,6 +296,7 @@ _NOUNS = set(
     "ages aged option options question questions level levels phone call tel dial people persons "
     "players boxes figure figures fig section sections".split()
 ) | set(_MONTHS.split())
+_SHORT = set("no fig tel p v vol ch jan feb mar apr jun jul aug sep sept oct nov dec".split())
 _SOFT_NOUNS = set("segment segments scene scenes shot shots clip clips part parts".split())
 
 
@@ -518,10 +519,14 @@ class _Quantifier:
         back = len(self.items) - 1
         while isinstance(before, Token) and before.text in "#.:=" and before.kind == "mark":
             back -= 1
+            if before.text == "." and not self._abbreviates(back):
+                return found
             if before.text in ":=" and not self._labels_frames(back):
                 return found
             before = self.items[back] if back >= 0 else None
         if not isinstance(before, Token) or not (found.is_bare and found.whole):
+            return found
+        if before.line != found.line:
             return found
         earlier = self.items[back - 1] if back > 0 else None
         if isinstance(earlier, Token) and earlier.text == "time":
@@ -533,6 +538,10 @@ class _Quantifier:
             del self.items[back:]
             return replace(found, kind="other", soft=before.text in _SOFT_NOUNS)
         return found
+
+    def _abbreviates(self, at: int) -> bool:
+        """Whether a full stop behind this word ends no sentence: no. 5, Oct. 5"""
+        return at >= 0 and _text(self.items[at]) in _SHORT
 
     @staticmethod
     def _is_frame_number(before: Token, earlier: Item | None) -> bool:
