@@ -5,19 +5,26 @@ and misleading texts.
 import dataclasses
 import json
 import math
+import time
 from pathlib import Path
 
+import answer_kinds
+import fuzz
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from timescope_lite.common import UserError
 from timescope_lite.intervals import (
     Interval,
+    Reading,
     as_interval,
     clock,
     covers,
     overlap_s,
     parse_intervals,
+    read_answer,
     tiou,
     tiou_many,
 )
@@ -238,6 +245,9 @@ READS = {
     "5 to 9 s and 00:18 to 00:23": [(18, 23)],
     "The score is 3-2 at 1:05 - 1:09": [(65, 69)],
     "chapter 3, 00:10:00 - 00:12:30": [(600, 750)],
+    # milliseconds, once refused as another unit, are a unit of time like minutes
+    '{"start_ms": 5000, "end_ms": 9000}': [(5, 9)],
+    "5000 ms to 9000 ms": [(5, 9)],
     # lists, JSON
     "(5.0, 9.0)": [(5, 9)],
     "[5.0s, 12.5s]": [(5, 12.5)],
@@ -304,8 +314,6 @@ NOTHING = [
     "120 to 360 frames",
     "frames [120, 360]",
     '{"start_frame": 120, "end_frame": 360}',
-    '{"start_ms": 5000, "end_ms": 9000}',
-    "5000 ms to 9000 ms",
     "a 5-year-old boy",
     "children 5 to 9 years old",
     "aged 5 to 9",
@@ -355,6 +363,203 @@ NOTHING = [
 ]
 
 
+# Kinds that people report, each of which some parser in use gets wrong.
+REPORTED = {
+    "The person opens the box: [12.5, 18.2]": [(12.5, 18.2)],
+    "\\boxed{[12.5, 18.2]}": [(12.5, 18.2)],
+    "Thus $\\boxed{12.5 \\text{ to } 18.2}$": [(12.5, 18.2)],
+    "$12.5$ to $18.2$ seconds": [(12.5, 18.2)],
+    "\\[ [12.5, 18.2] \\]": [(12.5, 18.2)],
+    "\\(12.5\\,\\text{s}\\) to \\(18.2\\,\\text{s}\\)": [(12.5, 18.2)],
+    "<answer>12.5 and 20</answer>": [(12.5, 20)],
+    "Steps 1-3: cut the bread. 12.0 - 18.0 s": [(12, 18)],
+    "Step 3 - 12.5 s to 18.2 s": [(12.5, 18.2)],
+    "1 - 12 to 18": [(12, 18)],
+    "12.5 s (frame 125) to 18.2 s (frame 182)": [(12.5, 18.2)],
+    "frame 125 (12.5 s) to frame 182 (18.2 s)": [(12.5, 18.2)],
+    '{"t_start": 12.5, "t_end": 18.2}': [(12.5, 18.2)],
+    '{"startTime": 12.5, "endTime": 18.2}': [(12.5, 18.2)],
+    '{"start_sec": "12.5", "end_sec": "18.2s"}': [(12.5, 18.2)],
+    '{"segment_start": 12.5, "segment_end": 18.2, "confidence": 0.9, "frame": 3}': [(12.5, 18.2)],
+    '{"start_ms": 12500, "end_ms": 18200}': [(12.5, 18.2)],
+    '{"query": "3 to 5 people", "answer": "12.5 - 18.2"}': [(12.5, 18.2)],
+    '{"description": "3 to 5 people", "interval": [12.5, 18.2]}': [(12.5, 18.2)],
+    '{"timestamps": [[12.5, 18.2, 0.9], [20, 25, 0.4]]}': [(12.5, 18.2), (20, 25)],
+    '{"start": [12.5, 20], "end": [18.2, 25]}': [(12.5, 18.2), (20, 25)],
+    '{"start_minute": 1, "start_second": 5, "end_minute": 1, "end_second": 9}': [(65, 69)],
+    "12.5‐18.2": [(12.5, 18.2)],
+    "12.5‑18.2 s": [(12.5, 18.2)],
+    "12.5―18.2": [(12.5, 18.2)],
+    "12.5－18.2": [(12.5, 18.2)],
+    "12.5〜18.2": [(12.5, 18.2)],
+    "12～18 s": [(12, 18)],
+    "12.5 s → 18.2 s": [(12.5, 18.2)],
+    "12.5 => 18.2": [(12.5, 18.2)],
+    "12.5秒到18.2秒": [(12.5, 18.2)],
+    "从12.5秒至18.2秒": [(12.5, 18.2)],
+    "第12秒到第18秒": [(12, 18)],
+    "００:１２ - ００:１８": [(12, 18)],
+    "00:12.50 - 00:18.20": [(12.5, 18.2)],
+    "00:00:12,500 --> 00:00:18,200": [(12.5, 18.2)],
+    "0:00:12.500 to 0:00:18.200": [(12.5, 18.2)],
+    "12500 ms - 18200 ms": [(12.5, 18.2)],
+    "12500-18200ms": [(12.5, 18.2)],
+    "12s500ms to 18s200ms": [(12.5, 18.2)],
+    "PT12.5S to PT18.2S": [(12.5, 18.2)],
+    '12.5" - 18.2"': [(12.5, 18.2)],
+    "1'05\" - 1'09\"": [(65, 69)],
+    "<start>12.5</start><end>18.2</end>": [(12.5, 18.2)],
+    "<time>12.5 to 18.2</time>": [(12.5, 18.2)],
+    "<segment start='12.5' end='18.2'/>": [(12.5, 18.2)],
+    "<|begin_of_box|>12.5 - 18.2<|end_of_box|>": [(12.5, 18.2)],
+    "<answer>B</answer><time>12.5 to 18.2</time>": [(12.5, 18.2)],
+    "<think>3 to 4</think><answer>(B) <glue>[(12.5, 18.2)]</glue></answer>": [(12.5, 18.2)],
+    "| start | end |\n|---|---|\n| 12.5 | 18.2 |\n| 20 | 25 |": [(12.5, 18.2), (20, 25)],
+    "start,end\n12.5,18.2": [(12.5, 18.2)],
+    "| # | Start (s) | End (s) |\n|---|---|---|\n| 1 | 12.5 | 18.2 |": [(12.5, 18.2)],
+    "Start/End: 12.5 / 18.2": [(12.5, 18.2)],
+    "Start time: 12.5 s\nEnd time: 18.2 s": [(12.5, 18.2)],
+    "ends at 18.2 s, starts at 12.5 s": [(12.5, 18.2)],
+    "It starts at 12.5 s. It ends at 18.2 s.": [(12.5, 18.2)],
+    "start_ms: 12500, end_ms: 18200": [(12.5, 18.2)],
+    "starts at 12.5 s and lasts 5.7 s": [(12.5, 18.2)],
+    "from 12.5s until 18.2s": [(12.5, 18.2)],
+    "12.5 sec. to 18.2 sec.": [(12.5, 18.2)],
+    "Between 12.5 seconds and 18.2 seconds.": [(12.5, 18.2)],
+    "12.5 seconds into the video to 18.2 seconds": [(12.5, 18.2)],
+    "[12.5] to [18.2]": [(12.5, 18.2)],
+    "(12.5) - (18.2)": [(12.5, 18.2)],
+    "`12.5` - `18.2`": [(12.5, 18.2)],
+    "**12.5s** – **18.2s**": [(12.5, 18.2)],
+    "“12.5 – 18.2”": [(12.5, 18.2)],
+    "'12.5', '18.2'": [(12.5, 18.2)],
+    "12.5, 18.2": [(12.5, 18.2)],
+    "12.5,18.2": [(12.5, 18.2)],
+    "12.5;18.2": [(12.5, 18.2)],
+    "12.5|18.2": [(12.5, 18.2)],
+    "12.5 18.2": [(12.5, 18.2)],
+    "12.5\n18.2": [(12.5, 18.2)],
+    "12.5 18.2\n20 25": [(12.5, 18.2), (20, 25)],
+    "Answer: 12.5, 18.2": [(12.5, 18.2)],
+    "It might be 5 to 9. Final answer: 12.5 to 18.2": [(12.5, 18.2)],
+    "There are 3-5 people. 12 - 18": [(12, 18)],
+    "There are 2-3 cats on the mat; 12 - 18": [(12, 18)],
+    "between 3 and 5 people appear from 12 to 18": [(12, 18)],
+    "chapter 2, step 3, frame 12: 3 people open the box from 12.5 to 18.2": [(12.5, 18.2)],
+    "person holds a picture frame: [12, 18]": [(12, 18)],
+    "person holds a picture frame: 12 - 18": [(12, 18)],
+    "The person points: [12, 18]": [(12, 18)],
+    "The man starts the engine at the end: 12.5 - 18.2 s": [(12.5, 18.2)],
+    "the first step: [12, 18]": [(12, 18)],
+    "person turns to page 5 of the book: 12 to 18": [(12, 18)],
+    "1-2, 4-5 min": [(60, 120), (240, 300)],
+    "12.5-18.2, 20-25 s": [(12.5, 18.2), (20, 25)],
+    "12.5 s - 18.2 s (00:12 - 00:18)": [(12.5, 18.2)],
+    "The event occurs at 12.5s-18.2s of the video (150 s)": [(12.5, 18.2)],
+    "(12.5s, 18.2s)": [(12.5, 18.2)],
+    "[00:12.5 - 00:18.2]": [(12.5, 18.2)],
+    "00:12.5~00:18.2": [(12.5, 18.2)],
+    "1,012.5 to 1,018.2 s": [(1012.5, 1018.2)],
+    "t=12.5s to t=18.2s": [(12.5, 18.2)],
+    "12.5 s <= t <= 18.2 s": [(12.5, 18.2)],
+    "start: 12.5 seconds; stop: 18.2 seconds": [(12.5, 18.2)],
+    "12.5-to-18.2 s": [(12.5, 18.2)],
+    "Time: 12.5s—18.2s": [(12.5, 18.2)],
+    "The clip shows it (12.5 – 18.2 s).": [(12.5, 18.2)],
+    "12.5 bis 18.2 Sekunden": [(12.5, 18.2)],
+    "[[12.5, 18.2], [20, 2": [(12.5, 18.2)],
+    '{"start": 12.5, "end": 18.2': [(12.5, 18.2)],
+    "{start: 12.5, end: 18.2}": [(12.5, 18.2)],
+    "relevant windows: [[12.5, 18.2]]": [(12.5, 18.2)],
+    "frames [120, 360], i.e. 4.0 s to 12.0 s": [(4, 12)],
+    "[1, 2] minutes": [(60, 120)],
+    "The video is 150 s long. The event is from 12.5 to 18.2 s.": [(12.5, 18.2)],
+    "The video ends at 150 s. The event starts at 12.5 s and lasts until 18.2 s.": [(12.5, 18.2)],
+    "starts at 12.5 s. The video ends at 150 s.": [],
+    "the man takes 2 steps to the 3 boxes: 12.5 - 18.2": [(12.5, 18.2)],
+    "12.5 s..18.2 s": [(12.5, 18.2)],
+    "2 min 5.5 s – 2 min 9 s": [(125.5, 129)],
+    "1:02.5 min to 1:08 min": [(62.5, 68)],
+    "Event 1: 12.5 - 18.2\nEvent 2: 20 - 25": [(12.5, 18.2), (20, 25)],
+    "1) 12.5 - 18.2\n2) 20.0 - 25.0": [(12.5, 18.2), (20, 25)],
+    "- 12.5 - 18.2\n- 20.0 - 25.0": [(12.5, 18.2), (20, 25)],
+    "◁think▷3 to 4◁/think▷12.5 to 18.2": [(12.5, 18.2)],
+    "12.5 through to 18.2": [(12.5, 18.2)],
+    "at 12.5 seconds and ending at 18.2 seconds": [(12.5, 18.2)],
+    "begin=12.5 finish=18.2": [(12.5, 18.2)],
+    "12.5s\xa0–\xa018.2s": [(12.5, 18.2)],
+    "12.5\u200bs to 18.2s": [(12.5, 18.2)],
+    "about 12.5 to about 18.2 seconds": [(12.5, 18.2)],
+    "approximately 12.5-18.2s": [(12.5, 18.2)],
+    "The answer is 12.5s to 18.2s because at 3 to 4 people...": [(12.5, 18.2)],
+    "00:12 to 00:18 (5 to 9 frames)": [(12, 18)],
+    "seconds 12.5 - 18.2": [(12.5, 18.2)],
+    "[12.5s - 18.2s]": [(12.5, 18.2)],
+    "<12.5, 18.2>": [(12.5, 18.2)],
+    "12 and 18": [(12, 18)],
+    "12 s and 18 s": [(12, 18)],
+    "Start: 00:12 | End: 00:18": [(12, 18)],
+    "from the 12th second to the 18th second": [(12, 18)],
+    "12th to 18th second": [(12, 18)],
+    "interval=(12.5,18.2)": [(12.5, 18.2)],
+    "Interval(start_s=12.5, end_s=18.2)": [(12.5, 18.2)],
+    "(start=12.5, end=18.2)": [(12.5, 18.2)],
+    "start 12.5 end 18.2": [(12.5, 18.2)],
+    "12.5 s (start) to 18.2 s (end)": [(12.5, 18.2)],
+    "12.5s (start) - 18.2s (end)": [(12.5, 18.2)],
+}
+
+REPORTED |= {
+    "The person walks through the room. 506 - 532 s": [(506, 532)],
+    "Chapter 3.\n12 to 18": [(12, 18)],
+    "3 people enter the room.\n[12, 18]": [(12, 18)],
+    "It lasts 5.7 s (12.5 s to 18.2 s)": [(12.5, 18.2)],
+    "Time range: 12.5 – 18.2 seconds; total length: 150 seconds": [(12.5, 18.2)],
+    "video of 2 min 30 s: 12.5 to 18.2": [(12.5, 18.2)],
+    "de 12,5 s à 18,2 s": [(12.5, 18.2)],
+    "The answer is 12.5-18.2. Note the score 3-2.": [(12.5, 18.2)],
+}
+
+IN_OTHER_UNITS = [
+    ("frames 125 to 182", {"fps": 10}),
+    ("frame 125 - frame 182", {"fps": 10}),
+    ("125-182 frames", {"fps": 10}),
+    ("between frames 125 and 182", {"fps": 10}),
+    ("frames [125, 182]", {"fps": 10}),
+    ("starts at frame 125 and ends at frame 182", {"fps": 10}),
+    ('{"start_frame": 125, "end_frame": 182}', {"fps": 10}),
+    ("12.5% to 18.2%", {"duration_s": 100}),
+    ("[12.5, 18.2]%", {"duration_s": 100}),
+    ("12.5 to 18.2 percent of the video", {"duration_s": 100}),
+]
+
+NOT_THERE = [
+    "[-1, -1]",
+    "(-1,-1)",
+    "-1, -1",
+    "[[-1.0, -1.0]]",
+    '{"start": -1, "end": -1}',
+    "start: -1, end: -1",
+    "-1 to -1",
+    "The event does not occur in the video.",
+    "It isn't shown in the video.",
+    "The person is never seen.",
+    "I could not find it.",
+    "Not present",
+    "None",
+    "N/A",
+    "No such event",
+    "There is no matching moment.",
+    "absent",
+    "[]",
+    '{"intervals": []}',
+    '{"start": null, "end": null}',
+    "<think>5 to 9</think><answer>not in the video</answer>",
+]
+
+NEITHER = ["at 5 s", "", "5,9", "Sure! Here is the answer.", "steps 1-3", "[10, 20, 30, 40]"]
+
+
 def spans(text):
     return [(i.start_s, i.end_s) for i in parse_intervals(text)]
 
@@ -367,6 +572,69 @@ def test_reads(text):
 @pytest.mark.parametrize("text", NOTHING)
 def test_finds_nothing_where_no_interval_is_stated(text):
     assert spans(text) == []
+
+
+@pytest.mark.parametrize("text", REPORTED)
+def test_reads_what_people_report(text):
+    assert spans(text) == [pytest.approx(pair) for pair in REPORTED[text]]
+
+
+@pytest.mark.parametrize(("text", "options"), IN_OTHER_UNITS)
+def test_frames_and_percentages_count_where_their_scale_is_known(text, options):
+    (read,) = parse_intervals(text, **options)
+    assert (read.start_s, read.end_s) == (pytest.approx(12.5), pytest.approx(18.2))
+    assert spans(text) == []
+    with pytest.raises(UserError, match="expected a positive number"):
+        parse_intervals(text, **dict.fromkeys(options, 0))
+
+
+@pytest.mark.parametrize("text", NOT_THERE)
+def test_not_there_is_an_answer_of_its_own(text):
+    assert read_answer(text) == Reading((), absent=True)
+
+
+@pytest.mark.parametrize("text", NEITHER)
+def test_what_says_nothing_is_not_absent(text):
+    assert read_answer(text) == Reading(())
+
+
+@given(st.randoms(use_true_random=False))
+@settings(deadline=None, max_examples=300)
+def test_formats_separators_and_surroundings_do_not_change_what_is_read(rng):
+    made = answer_kinds.make(rng)
+    found = [(i.start_s, i.end_s) for i in parse_intervals(made.text, **made.options)]
+    assert found == [pytest.approx(pair, abs=2e-3) for pair in made.expected], made.text
+
+
+@given(st.randoms(use_true_random=False))
+@settings(deadline=None, max_examples=100)
+def test_the_words_of_a_query_do_not_change_what_is_read(rng):
+    made = rng.choice(answer_kinds.FORMATS)(rng)
+    alone = parse_intervals(made.text, **made.options)
+    for query in answer_kinds.QUERIES:
+        assert parse_intervals(f"{query}: {made.text}", **made.options) == alone
+
+
+@given(st.text(max_size=300))
+@settings(deadline=None)
+def test_any_text_ends_in_a_reading(text):
+    for interval in parse_intervals(text, duration_s=10, fps=25):
+        assert 0 <= interval.start_s <= interval.end_s < math.inf
+
+
+def test_the_time_it_takes_grows_with_the_text_and_no_faster():
+    pieces = ["9", "[1,", "5 to ", "<think>", '{"a":', "not ", "1:", "1 - ", "(", "\\boxed{", "\n"]
+    for piece in [*pieces, " ", "|start|end|\n", "{", '"', "[[5, 9], ", "1'", "—", "'a"]:
+        started = time.perf_counter()
+        read_answer(piece * (16_000 // len(piece)))
+        assert time.perf_counter() - started < 1.5, piece
+
+
+@pytest.mark.slow
+def test_fuzzing_finds_no_misreading_and_no_traceback():
+    counts = fuzz.readings(1000, seed=3)
+    assert counts["misread"] == 0 and counts["unread"] <= 10
+    assert fuzz.texts(2000, seed=3) == {"read": 2000, "hang": 0}
 
 
 def test_flags_of_what_was_read():

@@ -356,3 +356,71 @@ def test_ctrl_c_ends_the_workers_and_their_kernels(tmp_path: Path) -> None:
         psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in family
     )
     assert json.loads((tmp_path / "runs" / "long" / "run.json").read_text())["status"] == "failed"
+
+
+# ---- notebooks that other programs wrote ---------------------------------------------------------
+
+
+def spoilt(path: Path, change: str) -> Path:
+    """A sound notebook with one thing that exporters and editors do to it."""
+    book = json.loads(make(path, RESULT).read_text())
+    if change == "null metadata":
+        book["metadata"] = None
+        book["cells"][1]["metadata"] = None
+    if change == "no source":
+        book["cells"].insert(1, {"cell_type": "markdown", "metadata": {}})
+        book["cells"].insert(1, {"cell_type": "code", "metadata": {"tags": None}})
+    if change == "no format":
+        del book["nbformat"], book["nbformat_minor"]
+    text = json.dumps(book)
+    path.write_text(text, encoding="utf-8-sig" if change == "byte-order mark" else "utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    "change", ["byte-order mark", "null metadata", "no source", "no format", "nothing"]
+)
+def test_what_other_programs_leave_out_is_filled_in(change: str, tmp_path: Path) -> None:
+    path = spoilt(tmp_path / "tiny.ipynb", change)
+    before = path.read_bytes()
+    assert runner.needs_mending(path) == (change != "nothing")
+    job = runner.Job(
+        "tiny", str(path), str(tmp_path / "run"), "smoke", {"out": str(tmp_path)}, 60, "", ""
+    )
+    Path(job.folder).mkdir()
+    said = runner.work(job)
+    assert said["error"] == "", said
+    assert read_result(tmp_path / "result.json").name == "tiny" and path.read_bytes() == before
+    assert [p.name for p in Path(job.folder).iterdir()] == ["tiny.ipynb"]
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ("", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        ("[]", "expected an object with a list of cells"),
+        ('{"cells": [null]}', "cell 1: expected an object whose cell_type"),
+        ('{"cells": [{"source": "1"}]}', "cell 1: expected an object whose cell_type"),
+        ('{"cells": [{"cell_type": "code", "source": 1}]}', "cell 1: expected text as its source"),
+        ('{"cells": [{"cell_type": "code", "metadata": [1]}]}', "cell 1: expected text"),
+        ('{"cells": [], "metadata": 5}', "expected metadata as an object"),
+        ('{"cells": [], "nbformat": 3}', "nbformat 4"),
+    ],
+)
+def test_what_is_no_notebook_is_one_line(content: str, match: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.ipynb"
+    path.write_text(content)
+    for read in (runner.read_notebook, runner.declared_parameters, runner.content_hash):
+        with pytest.raises(UserError, match=match) as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+
+
+CASES = Path(__file__).resolve().parents[2] / "shared" / "cases" / "notebooks"
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="the sample notebooks are not here")
+def test_sample_notebooks() -> None:
+    assert runner.declared_parameters(CASES / "bom.ipynb") == {"seed": 0, "name": "a"}
+    assert runner.declared_parameters(CASES / "metanull.ipynb") == {}

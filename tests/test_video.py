@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import clips
+import fuzz
 import numpy as np
 import pytest
+import video_matrix
 
 from timescope_lite import video
 from timescope_lite.common import UserError
@@ -315,7 +317,7 @@ def test_unreadable_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0005, 0.02, 0.3, 0.6, 0.9, 0.99])
-@pytest.mark.parametrize("kind", ["moov first", "moov last", "mkv", "ts"])
+@pytest.mark.parametrize("kind", ["moov first", "moov last", "mkv"])
 def test_truncated_file(good: Clips, tmp_path: Path, kind: str, share: float) -> None:
     whole = good["plain"][0]
     if kind != "moov last":
@@ -330,6 +332,136 @@ def test_truncated_file(good: Clips, tmp_path: Path, kind: str, share: float) ->
             probe(path)
         second = float(re.findall(r"break off at (\d\.\d\d) s", str(caught.value))[0])
         assert 0.4 * share < second / 6 <= share + 0.1
+
+
+@ANNOUNCED
+@pytest.mark.filterwarnings("ignore:.*its last packet is incomplete")
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.99])
+def test_a_recording_that_breaks_off_is_read_up_to_its_last_whole_frame(
+    good: Clips, tmp_path: Path, share: float
+) -> None:
+    """A stopped recorder leaves part of a packet: that the rest may be missing is a note."""
+    whole = clips.remux(good["plain"][0], tmp_path / "whole.ts")
+    path = tmp_path / "cut.ts"
+    path.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * share) | 1])
+    info = probe(path)
+    assert "last packet is incomplete" in info.note
+    assert 0.6 * share * 150 < info.num_frames < 150
+    assert clips.read_barcodes(all_frames(path)) == list(range(info.num_frames))
+
+
+@pytest.mark.parametrize("share", [0.0005, 0.02])
+def test_a_recording_without_a_whole_frame_is_truncated(
+    good: Clips, tmp_path: Path, share: float
+) -> None:
+    whole = clips.remux(good["plain"][0], tmp_path / "whole.ts")
+    path = tmp_path / "cut.ts"
+    path.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * share) | 1])
+    assert_one_line_error(path, "truncated")
+
+
+# ---- containers, codecs, traits ------------------------------------------------------------------
+
+MATRIX = list(video_matrix.cases())
+SHOWN = [case for case in MATRIX if case.trait not in ("plain", "cut at 60 %")]
+QUICK = [case for case in SHOWN if case.codec not in ("libx265", "libsvtav1", "libvpx-vp9")]
+
+
+def _named(case: video_matrix.Case) -> str:
+    return "-".join(case[:3]).replace(" ", "_")
+
+
+def check_case(case: video_matrix.Case, folder: Path) -> None:
+    verdict = video_matrix.judge(case, folder)
+    refused = verdict.outcome == "refused" and case.may_refuse
+    assert refused or verdict.outcome == "exact" or verdict.outcome.startswith("the whole"), verdict
+
+
+@pytest.mark.parametrize("case", QUICK, ids=_named)
+def test_every_trait_of_a_container(case: video_matrix.Case, tmp_path: Path) -> None:
+    check_case(case, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [case for case in MATRIX if case not in QUICK], ids=_named)
+def test_the_rest_of_the_matrix(case: video_matrix.Case, tmp_path: Path) -> None:
+    check_case(case, tmp_path)
+
+
+def test_the_page_on_files_lists_every_row() -> None:
+    rows = video_matrix.DOCS.read_text(encoding="utf-8").count("\n| ") - 1
+    assert rows == len(MATRIX), "run python tests/video_matrix.py --record"
+
+
+@pytest.mark.slow
+def test_mutated_videos_end_in_frames_or_in_one_line() -> None:
+    counts = fuzz.videos(500, seed=5)
+    assert set(counts) == {"read", "refused"}, counts
+
+
+def test_a_late_picture_gets_a_note(tmp_path: Path) -> None:
+    path = video_matrix.encode(tmp_path / "late.mp4", "libx264", sound_s=2.0)
+    video._announce.cache_clear()
+    with pytest.warns(UserWarning, match=r"picture starts 2\.00 s after its sound"):
+        assert probe(path).times_s[0] == 0.0
+    assert "2.00 s after its sound" in probe(path, backend="pyav").note
+
+
+def test_pictures_of_every_container_are_refused_alike(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    picture = image.fromarray(clips.barcode(5))
+    for name in ("a.gif", "a.png", "a.jpg", "a.webp", "a.bmp", "a.tiff", "a.avif", "a.ico"):
+        try:
+            picture.save(tmp_path / name)
+        except (KeyError, OSError, ValueError):
+            continue  # this build of Pillow does not write it
+        assert_one_line_error(tmp_path / name, "is a picture: it holds no video stream")
+
+
+def test_an_animation_is_a_video(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    first, *rest = [image.fromarray(picture) for picture in clips.barcodes(range(12))]
+    for name in ("a.gif", "a.png"):
+        first.save(tmp_path / name, save_all=True, append_images=rest, duration=100, format=None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert clips.read_barcodes(all_frames(tmp_path / name)) == list(range(12))
+
+
+CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="the sample cases are not here")
+@pytest.mark.filterwarnings("ignore:.*")
+@pytest.mark.parametrize(
+    ("name", "num_frames", "duration_s", "note"),
+    [
+        ("video/anim.gif", 40, 4.0, "gif"),
+        ("video/concat_reset_cc.ts", 120, 12.0, "clock restarts"),
+        ("video/h264_b.avi", 60, 2.4, "AVI holds no timestamps"),
+        ("video/ts_tail.ts", 60, 6.0, "last packet is incomplete"),
+        ("video/delayed.mp4", 60, 6.0, "3.00 s after its sound"),
+        ("orientation/zero_matrix_pyav.mp4", 30, 3.0, ""),
+    ],
+)
+def test_sample_cases(name: str, num_frames: int, duration_s: float, note: str) -> None:
+    info = probe(CASES / name)
+    assert (info.num_frames, info.duration_s) == (num_frames, pytest.approx(duration_s))
+    assert note in info.note and len(all_frames(CASES / name)) == num_frames
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="the sample cases are not here")
+def test_sample_pictures_and_orientations() -> None:
+    assert_one_line_error(CASES / "video" / "photo.avif", "is a picture")
+    folder = CASES / "orientation"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        zero, white = (
+            read_frames(folder / n, [0.0]) for n in ("zero_matrix_pyav.mp4", "white_on_top.mp4")
+        )
+        turned = read_frames(folder / "-89_97.mp4", [0.0])
+    np.testing.assert_array_equal(zero, white)
+    assert turned.shape == (1, 192, 160, 3)
 
 
 @pytest.mark.parametrize("movflags", ["", "faststart"])

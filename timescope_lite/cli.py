@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -205,17 +206,20 @@ def ground(
 
 
 def _said(found: Grounding) -> str:
-    """A Grounding in three or four lines."""
+    """A Grounding in three or four lines; no time beyond the end of the video."""
+    lasts_s = math.floor(found.duration_s * 10 + 1e-6) / 10  # never more than there is
     answer = "the evidence is not in this video"
     if found.interval is not None:
-        span = f"{_clock(found.interval.start_s)} - {_clock(found.interval.end_s)}"
+        end_s = min(found.interval.end_s, lasts_s)
+        span = f"{_clock(found.interval.start_s)} - {_clock(end_s)}"
         answer = f"{span}  (confidence {found.confidence:.2f})"
     window = "nothing reloaded"
     if found.window is not None:
-        window = f"reloaded {_clock(found.window.start_s)} - {_clock(found.window.end_s)}"
+        end_s = min(found.window.end_s, lasts_s)
+        window = f"reloaded {_clock(found.window.start_s)} - {_clock(end_s)}"
     reasoning = _call("datasets.prompts", "in_plain_words")(found.reasoning)
     cost = f"attended KV {found.attended_frames:.0f} frames' worth"
-    lines = [answer, reasoning, f"{window} of {_clock(found.duration_s)}; {cost}"]
+    lines = [answer, reasoning, f"{window} of {_clock(lasts_s)}; {cost}"]
     if found.note and found.interval is not None:
         lines.append(found.note)
     return "\n".join(lines)
@@ -316,7 +320,15 @@ def evaluate(
         Path | None,
         typer.Option(help="A checkpoint, or a folder with a manifest; the shipped one without it."),
     ] = None,
-    predictions: Path | None = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            help=(
+                "Score these answers instead: JSON lines with video, text and answer: a text, "
+                "[start, end], [start, end, score], several of them, a dict, or 'not there'."
+            )
+        ),
+    ] = None,
     system: Annotated[list[str] | None, typer.Option(help="Which systems; all without it.")] = None,
     budget: Annotated[
         list[int] | None,
@@ -334,6 +346,39 @@ def evaluate(
         split, out, seed=seed, checkpoints=checkpoints, predictions=predictions, **chosen
     )
     _print(read_json(path, "result file") if as_json else None, as_json, str(path))
+
+
+@app.command()
+def score(
+    predictions: Annotated[
+        Path,
+        typer.Option(
+            help=(
+                "JSON lines, a JSON list or object, or lmms-eval's samples: an id (qid, or vid and "
+                "query) and an answer: text, [start, end], [start, end, score], several, or absent."
+            )
+        ),
+    ],
+    truth: Annotated[Path, typer.Option(help="The benchmark's own annotation file.")],
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="qvhighlights, charades, activitynet, vstar, nextgqa, rextime or jsonl.",
+        ),
+    ],
+    strict: Annotated[
+        bool, typer.Option("--strict", help="No repairs: reversed or clipped answers score 0.")
+    ] = False,
+    durations: Annotated[
+        Path | None,
+        typer.Option(help="Seconds by video (CSV or JSON), where the truth does not tell them."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score answers that another program wrote against a public benchmark; renders nothing."""
+    report = _call("scoring", "score")(predictions, truth, kind, strict=strict, durations=durations)
+    _print(asdict(report), as_json, _call("scoring", "table")(report))
 
 
 @bench_app.command("scale")

@@ -9,8 +9,8 @@ import hashlib
 import json
 import os
 import random
+import secrets
 import subprocess
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -168,16 +168,15 @@ def _may_write(folder: Path) -> bool:
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that replaces it only if the block succeeds: no half-written
-    file is ever seen.
+    file is ever seen. Its rights follow the umask, as those of any file do.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(6)}{path.suffix}")
+    # Not mkstemp, whose files are private: nobody else in a shared folder could read a result.
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
-        temporary.chmod(0o644)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -195,10 +194,12 @@ def write_json(path: Path, value: Any, default: Callable[[Any], Any] | None = No
 def read_json(path: Path, what: str) -> Any:
     """Read a JSON file; UserError names `what` it should have been if it is absent or not JSON."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{what} {path} does not exist") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except IsADirectoryError:
+        raise UserError(f"{what} {path} is a folder; expected a file") from None
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{what} {path} is not valid JSON ({error})") from None
 
 

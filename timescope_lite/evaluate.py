@@ -23,7 +23,7 @@ from timescope_lite.corpus import (
 )
 from timescope_lite.datasets.prompts import Writer
 from timescope_lite.grounding import model_of
-from timescope_lite.intervals import Interval, covers, parse_intervals, tiou
+from timescope_lite.intervals import Interval, covers, tiou
 from timescope_lite.memory.budget import DEFAULT_R
 from timescope_lite.metrics import bootstrap, calibration_error
 from timescope_lite.model import TimeScope
@@ -32,6 +32,7 @@ from timescope_lite.model.frames import feature_stream
 from timescope_lite.model.tokenizer import THINK
 from timescope_lite.model.two_stage import Answer
 from timescope_lite.results import Estimate, write_result
+from timescope_lite.scoring import file_hash, given_from
 from timescope_lite.world.domain import load_domains
 
 BUDGETS = (64, 128, 256)
@@ -391,6 +392,7 @@ def evaluate(  # noqa: PLR0913
             raise UserError(f"budget {budget:g}: expected more than 0 frames' worth, such as 128")
     weights = None if predictions is not None else Weights(checkpoints)
     given = None if predictions is None else read_predictions(predictions)
+    answers_hash = None if predictions is None else file_hash(predictions)
     blind = SHOWN_THE_TRUTH if get_split(split).absent else frozenset()
     if blind and set(systems) <= blind:
         raise UserError(
@@ -418,7 +420,9 @@ def evaluate(  # noqa: PLR0913
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
     owners = {system: weights.owner(system) for system in systems} if weights else {}
     about = (
-        {"weights": owners, "left_out": left_out, "checkpoints": weights.about()} if weights else {}
+        {"weights": owners, "left_out": left_out, "checkpoints": weights.about()}
+        if weights
+        else {"predictions": {"file": Path(str(predictions)).name, "sha256": answers_hash}}
     )
     return write_result(
         out,
@@ -427,8 +431,8 @@ def evaluate(  # noqa: PLR0913
         config={
             "split": split,
             "videos": len({item.video for item in items}),
-            "systems": list(systems),
-            "budgets": list(budgets),
+            "systems": list(systems) if weights else [],
+            "budgets": list(budgets) if weights else [],
         }
         | about,
         seed=get_split(split).seed if seed is None else seed,
@@ -465,15 +469,23 @@ def read_predictions(path: Path) -> Predictions:
             f"predictions {path} does not exist; expected JSON lines with video, text and answer"
         )
     given: Predictions = {}
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    text = Path(path).read_text(encoding="utf-8-sig")
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{Path(path).name}, line {number}"
         try:
             row = json.loads(line)
-            given[row["video"], row["text"]] = row["answer"]
-        except (json.JSONDecodeError, KeyError, TypeError):
+            key, answer = (row["video"], row["text"]), row["answer"]
+            repeated = key in given
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise UserError(
-                f"{Path(path).name}, line {number}: expected a JSON object with video, text and "
-                "answer"
+                f"{where}: expected a JSON object with video, text and answer"
             ) from None
+        if repeated:
+            raise UserError(f"{where}: a second answer to {key[1]!r} about {key[0]}; keep one")
+        given_from(answer, where)  # a shape that cannot be read is refused before any work
+        given[key] = answer
     return given
 
 
@@ -493,18 +505,13 @@ def score_predictions(items: Sequence[Item], given: Predictions) -> list[dict[st
 
 
 def _parsed(answer: Any, item: Item) -> Answer | None:
-    """An answer text, or a pair of seconds, clipped to the video; None if no interval can be
-    read.
+    """An answer of any shape (`scoring.given_from`), clipped to the video; None if no interval can
+    be read.
     """
-    if isinstance(answer, str):
-        spans = parse_intervals(answer)
-    else:
-        spans = (
-            [Interval(float(answer[0]), float(answer[1]))]
-            if isinstance(answer, list) and len(answer) == 2
-            else []
-        )
-    if not spans:
+    given = given_from(answer, f"the answer to {item.text!r}", float(item.duration_s))
+    if given.absent:
+        return Answer(0.0, 0.0, None, 0.0, (), 0.0, 0, absent=True)
+    if not given.spans:
         return None
-    span = spans[0].clipped_to(float(item.duration_s))
+    span = given.spans[0].clipped_to(float(item.duration_s))
     return Answer(span.start_s, span.end_s, None, 0.0, (), 0.0, 0)

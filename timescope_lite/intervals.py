@@ -4,16 +4,14 @@ text.
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from timescope_lite import answer_text
 from timescope_lite.common import UserError
 
 
@@ -172,216 +170,47 @@ def covers(window: Span, truth: Span) -> bool:
 
 # ---- reading an answer ----
 
-# A time: clock (00:18, 1:02:03,5) | spelled (5 s, 2 min 5 s, 1h02m) | unit first (second 412) | a
-# bare number (5, 12.5, 5,5, -3).
-_N = r"[-−]?(?:\d+(?:[.,]\d+)?|\.\d+)"
-_H = r"(?:hours?|hrs?|h)"
-_M = r"(?:minutes?|mins?|m)"
-_S = r"(?:seconds?|secs?|s)"
-_SECONDS_IN = {"h": 3600.0, "m": 60.0, "s": 1.0}
-_GAP, _JOIN, _TAIL = r"(?:\s|-(?=[a-z]))*", r"\s*,?\s*(?:and\s+)?", r"\s*[0-5]?\d"
-_CLOCK = rf"\d{{1,3}}:[0-5]\d(?::[0-5]\d)?(?:[.,]\d+)?(?:\s*(?:{_H}|{_M}|{_S}))?"
-_MINUTES = rf"{_N}{_GAP}{_M}(?:{_JOIN}{_N}{_GAP}{_S}|{_TAIL})?"
-_SPELLED = (
-    rf"{_N}{_GAP}{_H}(?:{_JOIN}{_MINUTES}|{_JOIN}{_N}{_GAP}{_S}|{_TAIL})?|{_MINUTES}|{_N}{_GAP}{_S}"
-)
-# What makes a number no time: behind it the unit of something else; before it, if it is whole and
-# has no unit, a noun that is numbered.
-_MONTH = (
-    r"jan(?:uary)?|feb(?:ruary)?|apr(?:il)?|june?|july?|aug(?:ust)?|sept?(?:ember)?"
-    r"|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?"
-)
-_UNIT = (
-    r"%|°|=|percent|per\s*cent|years?|yrs?|y/?o|days?|weeks?|months?|ms|milliseconds?|frames?|fps|hz|px|pixels?|people|persons?|times|steps?|pages?"
-    rf"|points?|degrees?|(?:kilo|centi)?met(?:er|re)s?|km|cm|kg|dollars?|euros?|[ap]\.?m|o'clock|{_MONTH}"
-)
-_NOUN = (
-    r"frames?|steps?|pages?|versions?|v|chapters?|segments?|scenes?|shots?|clips?|parts?|rooms?|numbers?|no\.|items?|lines?|years?|ages?|aged"
-    rf"|options?|questions?|levels?|phone|call|tel\.?|dial|march|may|{_MONTH}"
-)
-_TIME = (
-    rf"(?:{_CLOCK}|{_SPELLED}|(?:hour|minute|second)s?\s+{_N}|{_N})"
-    rf"(?![\w%]|[.,:/]\d|[\s-]*(?:{_UNIT})(?![a-z]))"
-)
-_HEAD = r"(?<![\w.#$€£])(?<!\d[,:/])(?<![a-z]-)"
-_DASH = r"(?:-{1,2}>?|[–—‒−~→]|\.{2,3})"
-_TO = (
-    rf"(?:{_DASH}|(?:and\s+)?(?:(?:lasts|continues|runs)\s+)?"
-    r"(?:up\s+)?(?:to|until|till|through)(?![a-z]))"
-)
-_FILLER = r"\s*(?:(?:the|at|about|around|approximately|roughly|time|timestamp)\s+|t\s*=\s*){0,3}"
-_AT = (
-    r"(?:[a-z_]*[^\d.;]{0,40}?\b(?:at|is|around|about|near)|[a-z_]*(?:\s+time(?:stamp)?)?)"
-    r"[\s:=\"']*"
-)
-_RANGE = re.compile(
-    rf"between{_FILLER}({_TIME})\s*and{_FILLER}({_TIME})"
-    rf"|(?:start|begin){_AT}{_HEAD}({_TIME})[^\d]{{0,40}}?(?:end|stop|finish){_AT}{_HEAD}({_TIME})"
-    rf"|{_HEAD}({_TIME})(?:\s*mark)?\s*{_TO}{_FILLER}({_TIME})"
-    rf"|[\[(]\s*({_TIME})\s*[,;]\s*({_TIME})\s*[\])]",
-    re.I,
-)
-_TWO_TIMES = re.compile(rf"\s*({_TIME})(?:,\s|;|\s)\s*({_TIME})[\s.]*", re.I)
-_ONE_TIME = re.compile(_TIME, re.I)
-_PIECE = re.compile(rf"({_N}){_GAP}({_H}|{_M}|{_S})?(?![a-z])", re.I)
-_NO_TIME = re.compile(
-    r"(?<![\d.:])\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?"  # 1,200: thousands or decimals?
-    r"|\d+(?:\.\d+){2,}|\d+(?:/\d+)+"  # versions, addresses, dates, fractions
-    # 2024-05-12, 555-123-4567, (555) 123-4567
-    r"|(?<![\d.,])\d+(?:[.,]\d+)?(?:-\d+(?:[.,]\d+)?){2,}|\(\d+\)\s*\d+-\d+"
-    rf"|(?<![\w.])(?<!time\s)(?:{_NOUN})\s*#?\d++(?>\s*(?:{_DASH}|to|and)\s*\d++)?+(?![\w:]|[.,]\d|\s*(?:{_H}|{_M}|{_S})(?![a-z]))",
-    re.I,
-)
-_NO_KEY = re.compile(
-    r"(?<!time)(?<!time_)frame|idx|index|box|percent|ratio|score|confid|resol|size|durat|reason|think|thought|expla|_ms|milli|minute"
-)
-_NO_LIST = (
-    re.compile(r"(?:(?<!time)(?<!time\s)frame|box|percent|index|indice)\w*\W{0,3}$", re.I),
-    re.compile(rf"\s*(?:{_UNIT})", re.I),
-)
-_ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.I | re.S)
-_THINK, _UNTHINK = re.compile(r"<think(?:ing)?>", re.I), re.compile(r"</think(?:ing)?>", re.I)
+
+@dataclass(frozen=True)
+class Reading:
+    """What an answer says: its intervals in order, without repeats; and, only if there are none,
+    whether it says that the video does not show it (`absent`). Neither: it could not be read.
+    """
+
+    intervals: tuple[Interval, ...]
+    absent: bool = False
 
 
-def parse_intervals(text: str) -> list[Interval]:
-    """Every interval an answer states, in its order, in seconds, without repeats; [] if there is
-    none. UserError unless `text` is a string.
+def read_answer(text: str, *, duration_s: float | None = None, fps: float | None = None) -> Reading:
+    """The intervals that an answer states, in seconds, or that it says "not there" (in words, as an
+    empty list, as `[-1, -1]`). UserError unless `text` is a string.
 
     Where it looks: the last closed <answer> block (one outside the reasoning before one inside) and
     then nowhere else; without a block, the text without its <think> part, which ends at </think>
-    even if the prompt opened it, and runs to the end if it is never closed. What it reads there,
-    the first kind that yields something: (1) JSON: pairs of times, dicts with a start and an end,
-    nested; not longer lists of numbers, nor keys about frames, boxes, shares or reasoning. (2)
-    Clock ranges: mm:ss, h:mm:ss. (3) Others: 'x to y', dashes, 'between x and y', 'starts at x,
-    ends at y', '[x, y]'; a bare number takes its partner's unit, else seconds. (4) Nothing but two
-    times. What is no time: percentages, frames, ages, dates, am and pm, versions, phone numbers,
-    numbered things ('step 3'), other units; 1,200 (thousands or decimals?) and '1:18 to 23' are
-    refused. A moment is no interval. 'From 2019 to 2020' cannot be told from seconds.
+    even if the prompt opened it, and runs to the end if it is never closed; in there first what is
+    boxed or called the final answer. What it reads there, the first kind that yields something: (1)
+    JSON: pairs of times, dicts with a start and an end, nested. (2) Clock ranges: mm:ss, h:mm:ss,
+    with decimals. (3) Others: 'x to y', dashes, 'between x and y', 'starts at x, ends at y',
+    '[x, y]', rows of a table; a bare number takes its partner's unit, else seconds. (4) Nothing but
+    two times. Frames count with `fps`, percentages with `duration_s`, where no seconds are stated.
+    What is no time: ages, dates, am and pm, versions, phone numbers, numbered things ('step 3'),
+    counted things, other units; 1,200 (thousands or decimals?) and '1:18 to 23' are refused. A
+    moment is no interval. 'From 2019 to 2020' cannot be told from seconds.
     """
     if not isinstance(text, str):
         raise UserError(f"answer of type {type(text).__name__}: expected the text of one answer")
-    found, rest = _from_json_in(_scope(text))
-    return list(dict.fromkeys(found or _from_text(rest)))
+    if duration_s is not None:
+        check_duration(duration_s)
+    if fps is not None and not 0 < fps < math.inf:
+        raise UserError(f"{fps} frames per second: expected a positive number")
+    pairs, absent = answer_text.read_answer(text, duration_s, fps)
+    return Reading(tuple(dict.fromkeys(Interval(*pair) for pair in pairs)), absent)
 
 
-def _scope(text: str) -> str:
-    """The part of an answer that may be read."""
-    spoken = re.sub(rf"{_THINK.pattern}.*?{_UNTHINK.pattern}", " ", text, flags=re.I | re.S)
-    spoken = _UNTHINK.split(spoken)[-1]
-    if blocks := _ANSWER.findall(spoken) or _ANSWER.findall(text):
-        return str(blocks[-1])
-    return re.split("<answer>", _THINK.split(spoken)[0], flags=re.I)[-1]
-
-
-def _from_json_in(text: str) -> tuple[list[Interval], str]:
-    """Intervals of the JSON values that stand anywhere in a text, and the text without those
-    values.
+def parse_intervals(
+    text: str, *, duration_s: float | None = None, fps: float | None = None
+) -> list[Interval]:
+    """Every interval an answer states, in its order, in seconds, without repeats; [] if there is
+    none: `read_answer` says whether that is the answer. UserError unless `text` is a string.
     """
-    source = text if '"' in text else text.replace("'", '"')  # python's quotes
-    found, rest, at = [], text, 0
-    while opening := re.compile(r"[\[{]").search(source, at):
-        start, at = opening.start(), opening.end()
-        try:
-            value, at = json.JSONDecoder().raw_decode(source, start)
-            rest = rest[:start] + " " * (at - start) + rest[at:]
-            if not (
-                _NO_LIST[0].search(source[max(0, start - 20) : start])
-                or _NO_LIST[1].match(source, at)
-            ):
-                found += _from_json(value)
-        except RecursionError:
-            break
-        except ValueError:
-            continue
-    return found, rest
-
-
-def _from_json(value: Any) -> list[Interval]:
-    if isinstance(value, str):
-        return _from_text(value)
-    if isinstance(value, dict):
-        kept = {
-            key.lower(): child for key, child in value.items() if not _NO_KEY.search(key.lower())
-        }
-        starts, ends = (
-            [child for key, child in kept.items() if re.match(words, key)]
-            for words in ("start|begin|from$", "end|stop|finish|to$")
-        )
-        return (
-            _pair(starts[0], ends[0])
-            if starts and ends
-            else [i for child in kept.values() for i in _from_json(child)]
-        )
-    if not isinstance(value, list):
-        return []
-    pair = _pair(*value) if len(value) == 2 else []
-    return pair or [interval for child in value for interval in _from_json(child)]
-
-
-def _pair(*times: Any) -> list[Interval]:
-    """The interval between two JSON values, if both are times."""
-    written = [
-        str(time).strip()
-        for time in times
-        if isinstance(time, int | float | str) and not isinstance(time, bool)
-    ]
-    if len(written) < 2 or not all(map(_ONE_TIME.fullmatch, written)):
-        return []
-    return [interval for interval, _ in _range(*written)]
-
-
-def _from_text(text: str) -> list[Interval]:
-    """Intervals of prose: clock ranges if there are any, else all ranges, else the two times that
-    are the whole text.
-    """
-    text = re.sub(r"[*`]|[<|]+(?=\d)|(?<=[\ds])[|>]+", " ", _NO_TIME.sub(" # ", text))
-    text = re.sub(
-        r"(\.\d+),(?=\d)|,(?=\d+[.:]\d)", r"\1, ", text
-    )  # a comma beside a decimal point is no decimal comma
-    found = [
-        pair for match in _RANGE.finditer(text) for pair in _range(*filter(None, match.groups()))
-    ]
-    if not found and (two := _TWO_TIMES.fullmatch(text)):
-        found = _range(*two.groups())
-    return [interval for interval, is_clock in found if is_clock] or [
-        interval for interval, _ in found
-    ]
-
-
-def _range(start: str, end: str) -> list[tuple[Interval, bool]]:
-    """One interval (and whether it was written as a clock) from two times; [] if they do not make
-    one.
-    """
-    (start_s, unit), (end_s, end_unit) = _read_time(start), _read_time(end)
-    shared = unit or end_unit or "s"
-    if not (unit and end_unit) and shared not in _SECONDS_IN:
-        return []  # 1:18 to 23: minutes or seconds?
-    try:
-        span = Interval(
-            start_s * (1 if unit else _SECONDS_IN[shared]),
-            end_s * (1 if end_unit else _SECONDS_IN[shared]),
-        )
-    except UserError:  # so many digits that the number is infinite
-        return []
-    return [(span, "clock" in (unit, end_unit))]
-
-
-def _read_time(token: str) -> tuple[float, str]:
-    """Seconds and unit of a time: h, m, s, "clock", "mixed" (2 min 5 s), or "" for a bare
-    number.
-    """
-    token = token.lower().replace(",", ".").replace("−", "-")
-    if ":" in token:
-        fields = [float(number) for number in re.findall(r"[\d.]+", token)] + [0.0] * (
-            token.count(":") == 1 and "h" in token
-        )  # 1:05 h
-        return sum(number * 60.0**power for power, number in enumerate(reversed(fields))), "clock"
-    pieces = [(float(number), word[:1]) for number, word in _PIECE.findall(token)]
-    if len(pieces) == 1:
-        unit = pieces[0][1] or (token[0] if token[0] in "hms" else "")
-        return pieces[0][0] * _SECONDS_IN.get(unit, 1.0), unit
-    total, unit = 0.0, ""
-    for number, word in pieces:
-        unit = word or {"h": "m", "m": "s"}[unit]
-        total += number * _SECONDS_IN[unit]
-    return total, "mixed"
+    return list(read_answer(text, duration_s=duration_s, fps=fps).intervals)

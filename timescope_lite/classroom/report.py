@@ -256,8 +256,10 @@ def replace_block(text: str, name: str, content: str, where: str) -> str:
 
 def title_of(notebook: Path) -> str:
     """The first heading of a notebook without its hashes; its file name if there is none."""
-    for cell in read_json(notebook, "notebook")["cells"]:
-        match = re.search(r"^#+\s+(.+?)\s*$", "".join(cell["source"]), re.MULTILINE)
+    from timescope_lite.classroom.runner import read_notebook  # which imports this module
+
+    for cell in read_notebook(notebook)["cells"]:
+        match = re.search(r"^#+\s+(.+?)\s*$", cell["source"], re.MULTILINE)
         if cell["cell_type"] == "markdown" and match:
             return match.group(1)
     return notebook.stem

@@ -5,6 +5,7 @@ only by their result file.
 from __future__ import annotations
 
 import ast
+import codecs
 import difflib
 import hashlib
 import json
@@ -105,18 +106,65 @@ def find_notebook(name: str | Path) -> Path:
     )
 
 
-def declared_parameters(notebook: Path) -> dict[str, Any]:
-    """Names and literal values of the first cell tagged `parameters`; UserError if the file or that
-    cell cannot be read.
+def read_notebook(notebook: Path) -> dict[str, Any]:
+    """A notebook's JSON with what editors and exporters leave out filled in: null metadata, cells
+    without a source or outputs; a byte-order mark is no content. UserError if it is no notebook of
+    format 4, or a cell cannot be read.
     """
+    notebook = Path(notebook)
     book = read_json(notebook, "notebook")
     if not isinstance(book, dict) or not isinstance(book.get("cells"), list):
         raise UserError(
             f"notebook {notebook.name}: expected an object with a list of cells (nbformat 4)"
         )
-    for cell in book["cells"]:
-        if "parameters" in cell.get("metadata", {}).get("tags", []):
-            return _literals("".join(cell["source"]), notebook.name)
+    cells = [_sound_cell(cell, n, notebook.name) for n, cell in enumerate(book["cells"], start=1)]
+    versions = {
+        key: book.get(key) or value for key, value in (("nbformat", 4), ("nbformat_minor", 5))
+    }
+    metadata = book.get("metadata") or {}
+    if not isinstance(metadata, dict) or versions["nbformat"] != 4:
+        raise UserError(
+            f"notebook {notebook.name}: expected metadata as an object and nbformat 4; open it in "
+            "JupyterLab and save it"
+        )
+    return book | versions | {"cells": cells, "metadata": metadata}
+
+
+def _sound_cell(cell: Any, number: int, where: str) -> dict[str, Any]:
+    kinds = ("code", "markdown", "raw")
+    if not isinstance(cell, dict) or cell.get("cell_type") not in kinds:
+        raise UserError(
+            f"notebook {where}, cell {number}: expected an object whose cell_type is one of "
+            f"{', '.join(kinds)}"
+        )
+    source, metadata = cell.get("source") or "", cell.get("metadata") or {}
+    if isinstance(source, list) and all(isinstance(line, str) for line in source):
+        source = "".join(source)
+    tags = metadata.get("tags") if isinstance(metadata, dict) else 0
+    if not isinstance(source, str) or not isinstance(tags, list | None):
+        raise UserError(
+            f"notebook {where}, cell {number}: expected text as its source, an object as its "
+            "metadata and a list of tags"
+        )
+    sound = cell | {
+        "source": source,
+        "metadata": {k: v for k, v in metadata.items() if v is not None},
+    }
+    if cell["cell_type"] == "code":
+        sound |= {
+            "outputs": cell.get("outputs") or [],
+            "execution_count": cell.get("execution_count"),
+        }
+    return sound
+
+
+def declared_parameters(notebook: Path) -> dict[str, Any]:
+    """Names and literal values of the first cell tagged `parameters`; UserError if the file or that
+    cell cannot be read.
+    """
+    for cell in read_notebook(notebook)["cells"]:
+        if "parameters" in cell["metadata"].get("tags", []):
+            return _literals(cell["source"], notebook.name)
     return {}
 
 
@@ -172,9 +220,7 @@ def content_hash(notebook: Path) -> str:
     a run stale.
     """
     cells = [
-        ["".join(cell["source"])]
-        for cell in read_json(notebook, "notebook")["cells"]
-        if cell["cell_type"] == "code"
+        [cell["source"]] for cell in read_notebook(notebook)["cells"] if cell["cell_type"] == "code"
     ]
     return hashlib.sha256(json.dumps(cells).encode()).hexdigest()
 
@@ -539,7 +585,25 @@ def _execute(job: Job, output: Path) -> None:
         "cwd": job.folder,
         "execution_timeout": job.cell_timeout_s,
     }
-    papermill.execute_notebook(job.notebook, str(output), job.parameters, **options)
+    asked = Path(job.notebook)
+    if needs_mending(asked):
+        asked = write_json(output.with_suffix(".mended.ipynb"), read_notebook(asked))
+    try:
+        papermill.execute_notebook(str(asked), str(output), job.parameters, **options)
+    finally:
+        if asked != Path(job.notebook):
+            asked.unlink(missing_ok=True)
+
+
+def needs_mending(notebook: Path) -> bool:
+    """Whether nbformat would stumble over a file that `read_notebook` reads."""
+    if notebook.read_bytes()[:3] == codecs.BOM_UTF8:
+        return True
+    book = read_json(notebook, "notebook")
+    for cell in book["cells"]:
+        if isinstance(cell.get("source"), list):
+            cell["source"] = "".join(cell["source"])  # the two ways to write it are both sound
+    return bool(book != read_notebook(notebook))
 
 
 def _died_at_start(error: Exception) -> bool:
