@@ -26,12 +26,13 @@ from timescope_lite.evaluate import (
     summarise,
 )
 from timescope_lite.grounding import ground
+from timescope_lite.memory import Memory
 from timescope_lite.model.checkpoint import load, save, write_manifest
 from timescope_lite.model.frame_encoder import FrameEncoder, FrameEncoderConfig
 from timescope_lite.model.reading import Coarse
 from timescope_lite.model.timescope import ModelConfig, TimeScope
 from timescope_lite.model.tokenizer import SO
-from timescope_lite.model.two_stage import Answer, locate, plan_window
+from timescope_lite.model.two_stage import Answer, describe, locate, plan_window
 from timescope_lite.results import read_result
 from timescope_lite.video import write_mp4
 from timescope_lite.world.domain import load_domains
@@ -80,6 +81,19 @@ def test_ground_answers_inside_the_video(checkpoint_file, mini):
     assert dataclasses.replace(again, counters={}) == dataclasses.replace(found, counters={}), (
         "the same question has the same answer"
     )
+
+
+def test_no_answer_ends_after_the_video_does(checkpoint_file, tmp_path):
+    """70 frames at 4 a second last 17.5 s; the eighteenth frame of one a second has half of one."""
+    frames = [np.full((64, 64, 3), i, np.uint8) for i in range(70)]
+    model = load(checkpoint_file)
+    memory = model.encode_video(write_mp4(tmp_path / "short.mp4", frames, 4.0), progress=False)
+    assert memory.num_valid == 18 and memory.duration_s == pytest.approx(17.5)
+    last = Answer(17.0, 18.0, (16.0, 18.0))
+    found = describe(model, memory, last)
+    assert found.interval.end_s == found.window.end_s == found.duration_s == memory.duration_s
+    memory.save(tmp_path / "kept")
+    assert Memory.load(tmp_path / "kept", model).duration_s == memory.duration_s
 
 
 def test_a_video_of_one_frame(checkpoint_file, tmp_path):

@@ -270,6 +270,11 @@ MANIPULATED = {
     "config": (lambda f: change(f, config={"r": 3}), "r=3 does not divide"),
     "config is a list": (lambda f: change(f, config=[4]), "config must be an object"),
     "config of texts": (lambda f: change(f, config={"fps": "1"}), "config does not fit"),
+    "video is a text": (lambda f: change(f, video="a.mp4"), "video must be null"),
+    "no length": (
+        lambda f: change(f, video={"name": "a", "fingerprint": "b", "duration_s": "long"}),
+        "video must be null",
+    ),
     "hashes": (lambda f: change(f, sha256={"hvr": "0"}), "sha256 must name"),
     "more layers": (lambda f: change(f, layers=10**6), "does not hold 1000000 layers"),
     "wider heads": (lambda f: change(f, head_width=5), "as its manifest says"),

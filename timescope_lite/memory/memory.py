@@ -64,6 +64,16 @@ class Memory:
         return self.num_segments * self.frames_per_segment
 
     @property
+    def duration_s(self) -> float:
+        """How long the video really is, in seconds; where no file is known, what was read of it.
+
+        The last frame of 1 a second stands for a whole second, of which a file may have a part.
+        """
+        read_s = self.num_valid / self.config.fps
+        known = (self.video or {}).get("duration_s")
+        return read_s if known is None else min(read_s, float(known))
+
+    @property
     def slots(self) -> int:
         """HVR tokens per segment."""
         return self.frames_per_segment // self.r * self.tokens_per_frame

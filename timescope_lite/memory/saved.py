@@ -160,9 +160,26 @@ def _read_manifest(folder: Path) -> Manifest:
             raise UserError(f"{path}: {name} is {value!r}, expected a whole number above 0")
     if isinstance(manifest.clock, bool) or not isinstance(manifest.clock, int):
         raise UserError(f"{path}: clock is {manifest.clock!r}, expected a whole number")
+    if not _describes_video(manifest.video):
+        raise UserError(
+            f"{path}: video must be null, or name, fingerprint and duration_s of a file"
+        )
     if not isinstance(manifest.sha256, dict) or set(manifest.sha256) != set(KINDS):
         raise UserError(f"{path}: sha256 must name {' and '.join(KINDS)}; encode the video again")
     return manifest
+
+
+def _describes_video(video: Any) -> bool:
+    """Whether this is what a memory keeps of its video: nothing, or texts and a positive length."""
+    if video is None:
+        return True
+    if not isinstance(video, dict):
+        return False
+    duration_s = video.get("duration_s", 1.0)
+    if isinstance(duration_s, bool) or not isinstance(duration_s, (int, float)):
+        return False
+    texts = isinstance(video.get("name"), str) and isinstance(video.get("fingerprint"), str)
+    return texts and 0 < duration_s < float("inf")
 
 
 def _check_owner(

@@ -196,7 +196,7 @@ class TimeScope(nn.Module):
         config = config or self.memory_config()
         duration_s = check_length(Path(video), config.fps)
         memory = self.empty_memory(config)
-        memory.video = describe_video(Path(video))
+        memory.video = describe_video(Path(video)) | {"duration_s": duration_s}
         segments = math.ceil(duration_s * config.fps / config.frames_per_segment)
         stream = feature_stream(self, Path(video), config.fps)
         for features, num_valid in tqdm(

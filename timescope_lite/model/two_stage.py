@@ -133,19 +133,20 @@ def refine(
 
 
 def describe(model: TimeScope, memory: Memory, answer: Answer) -> Grounding:
-    """An Answer in frames as seconds, phrases and counters."""
+    """An Answer in frames as seconds, phrases and counters; no time lies beyond the real end."""
     S, fps = memory.frames_per_segment, memory.config.fps
     window = segments = None
     if answer.window is not None:
-        window = Interval(answer.window[0] / fps, answer.window[1] / fps)
+        window = Interval(answer.window[0] / fps, min(answer.window[1] / fps, memory.duration_s))
         segments = int(answer.window[0]) // S, math.ceil(answer.window[1] / S) - 1
-    interval = Interval(answer.start_s / fps, answer.end_s / fps)
+    # A frame stands for a second of which the end of a file may have a part: no answer goes beyond.
+    interval = Interval(answer.start_s / fps, min(answer.end_s / fps, memory.duration_s))
     return Grounding(
         interval=None if answer.absent else interval,
         window=window,
         confidence=answer.confidence,
         reasoning=model.vocabulary.said(answer.chain),
-        duration_s=memory.num_valid / fps,
+        duration_s=memory.duration_s,
         reload_share=answer.reload_frames / memory.num_frames,
         attended_frames=answer.attended_frames,
         counters=memory.counters(segments),
