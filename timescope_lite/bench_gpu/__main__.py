@@ -22,7 +22,7 @@ from timescope_lite.results import read_result  # noqa: E402
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    options = _parse(arguments)
+    options = parse(arguments)
     try:
         return _picture(options.out) if options.picture else _measure(options)
     except UserError as error:
@@ -30,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a call; exits with status 2 where one is unknown."""
     parser = argparse.ArgumentParser(
         prog="python -m timescope_lite.bench_gpu",
         description="What a card does, in one result file. Call it again with the same folder: "

@@ -52,6 +52,8 @@ def steps(bench: Bench) -> None:
     bench.fact("step_precision", name_of(dtype))
     rate = matrix_rate(bench.device, dtype, bench.sizes.matrix, bench.sizes.repeats)
     for depth in bench.sizes.depths:
+        if bench.on_card:
+            torch.cuda.reset_peak_memory_stats(bench.device)
         trainer = _trainer(bench, depth)
         operations = _operations(trainer)
         seconds = seconds_of(trainer.one_step, bench.device, bench.sizes.repeats)
@@ -63,7 +65,6 @@ def steps(bench: Bench) -> None:
         if bench.on_card:
             peak = torch.cuda.max_memory_allocated(bench.device)
             bench.number(bucket, "step_peak_bytes", peak)
-            torch.cuda.reset_peak_memory_stats(bench.device)
 
 
 def _trainer(bench: Bench, depth: int) -> Trainer:

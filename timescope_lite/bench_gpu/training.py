@@ -31,11 +31,12 @@ def training(bench: Bench) -> None:
 
 
 def plan_of(sizes: Sizes) -> Recipe:
-    """The recipe: `full`, the base model of depth 8; or all of its phases in two steps each."""
+    """The recipe: `full`, the base model of depth 8; or first and last phase, two steps each."""
     if sizes.name == "full":
         return recipe("full")
     plan = recipe("smoke", depth=sizes.depths[-1])
-    phases = tuple(replace(phase, steps=2, lengths=((1.0, (32,)),)) for phase in plan.phases)
+    ends = plan.phases[0], plan.phases[-1]
+    phases = tuple(replace(phase, steps=2, lengths=((1.0, (32,)),)) for phase in ends)
     frames = FramePhase(stories=3, frames_per_story=16, steps=3, batch=16)
     return replace(plan, phases=phases, frames=frames, pool_frames=256)
 
