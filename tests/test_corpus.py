@@ -323,9 +323,9 @@ def test_build_and_check_on_files(tmp_path, tiny_split):
 
 
 def test_a_killed_build_goes_on_where_it_stopped(tmp_path, tiny_split, monkeypatch):
-    from timescope_lite import corpus
+    from timescope_lite import video
 
-    real, calls = corpus.write_mp4, []
+    real, calls = video.write_mp4, []
 
     def dies_at_the_second(path, *args, **options):
         calls.append(path.name)
@@ -333,13 +333,13 @@ def test_a_killed_build_goes_on_where_it_stopped(tmp_path, tiny_split, monkeypat
             raise KeyboardInterrupt
         return real(path, *args, **options)
 
-    monkeypatch.setattr(corpus, "write_mp4", dies_at_the_second)
+    monkeypatch.setattr(video, "write_mp4", dies_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         build(tiny_split, root=tmp_path)
     folder = split_folder(tiny_split, root=tmp_path)
     assert [path.name for path in folder.iterdir()] == ["mini_000.mp4"]
     monkeypatch.setattr(
-        corpus,
+        video,
         "write_mp4",
         lambda path, *args, **options: (calls.append(path.name), real(path, *args, **options))[1],
     )

@@ -280,6 +280,17 @@ def test_every_command_line_shown_exists_with_its_options() -> None:
         )
 
 
+def test_every_command_that_measures_a_card_is_one() -> None:
+    from timescope_lite.bench_gpu.__main__ import parse
+
+    shown = shown_commands("python -m timescope_lite.")
+    assert shown
+    for where, command in shown:
+        python, _, module, *arguments = command.split()
+        assert (python, module) == ("python", "timescope_lite.bench_gpu"), where
+        assert parse(arguments).out  # exits where an option is unknown
+
+
 def test_the_readme_lists_every_command() -> None:
     missing = {name.split()[0] for name in commands_of_the_cli()} - {
         command.split()[1] for _, command in shown_commands("timescope-lite ")
@@ -337,6 +348,7 @@ def test_no_shown_command_is_of_an_unknown_kind() -> None:
     kinds = (
         r"make |timescope-lite |(python|python3|py) -m (venv|pip|pytest)|ruff |mypy|lint-imports"
         r"|conda |source |rm -rf |Remove-Item |pytest |deactivate"
+        r"|python -m timescope_lite\.bench_gpu "
     )
     strange = [
         (where, command) for where, command in shown_commands("") if not re.match(kinds, command)

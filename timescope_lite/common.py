@@ -11,8 +11,9 @@ import os
 import random
 import secrets
 import subprocess
+import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,10 +232,51 @@ def sha256_of(path: Path) -> str:
 
 
 def process_rss() -> int:
-    """Resident memory of this process in bytes."""
-    import psutil
-
+    """Resident memory of this process in bytes; without psutil its peak, without that 0."""
+    try:
+        import psutil
+    except ImportError:
+        return _peak_rss()
     return int(psutil.Process().memory_info().rss)
+
+
+def _peak_rss() -> int:
+    """The most that this process ever had resident, in bytes; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak) if sys.platform == "darwin" else int(peak) * 1024
+
+
+class SilentBar:
+    """What stands in for tqdm's bar where tqdm is not installed: it counts nothing and shows
+    nothing.
+    """
+
+    def __init__(self, items: Iterable[Any] = ()) -> None:
+        self.items = items
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.items)
+
+    def update(self, steps: int = 1) -> None:
+        """One or more steps are done."""
+
+    def close(self) -> None:
+        """Nothing follows."""
+
+
+def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> Any:
+    """tqdm's bar over `items` with tqdm's `options`; silent where tqdm is not installed, since
+    nothing that is computed needs it.
+    """
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        return SilentBar(items or ())
+    return tqdm(items, **options)
 
 
 def git_commit() -> str:

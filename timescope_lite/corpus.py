@@ -21,9 +21,15 @@ from typing import Any, Protocol, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from timescope_lite.common import UserError, atomic_path, data_root, from_mapping, write_json
+from timescope_lite.common import (
+    UserError,
+    atomic_path,
+    data_root,
+    from_mapping,
+    progress_bar,
+    write_json,
+)
 from timescope_lite.datasets.prompts import CHAIN_LOSS, NO_LOSS, TIME_LOSS, Writer
 from timescope_lite.metrics import best_constant, mean_iou, tiou_many
 from timescope_lite.model.frame_encoder import FrameEncoder
@@ -38,7 +44,6 @@ from timescope_lite.model.tokenizer import (
     WINDOW,
 )
 from timescope_lite.version import __version__
-from timescope_lite.video import read_frames, write_mp4
 from timescope_lite.world.camera import Camera
 from timescope_lite.world.domain import (
     COLOURS,
@@ -252,8 +257,9 @@ class PixelSource:
             yield torch.from_numpy(like_a_codec(to_model_size(drawn), rng))
 
     def features(self, story: Story, rng: np.random.Generator) -> Tensor:
-        """(F, K, width)."""
-        return torch.cat([self.encoder.encode_pixels(part) for part in self.pictures(story, rng)])
+        """(F, K, width), on the CPU wherever the frame encoder is."""
+        parts = [self.encoder.encode_pixels(part) for part in self.pictures(story, rng)]
+        return torch.cat(parts).cpu()
 
     def draw(
         self,
@@ -271,7 +277,8 @@ class PixelSource:
         centred per field.
         """
         heads = cast("list[nn.Linear]", list(self.encoder.heads))
-        weights = [(head.weight - head.weight.mean(0)) * self.encoder.std for head in heads]
+        std = self.encoder.std
+        weights = [((head.weight - head.weight.mean(0)) * std).cpu() for head in heads]
         people = {
             part: weights[field][classes].mean(0)
             for part, (field, classes) in self.symbols.people().items()
@@ -870,6 +877,8 @@ class Take:
 
     def write(self, path: Path, story: Story) -> Path:
         """Film a story into an mp4, atomically."""
+        from timescope_lite.video import write_mp4  # here: a pile needs no video files, nor PyAV
+
         times_s = self.times_s(story.num_seconds)
         chunks = (times_s[at : at + 64] for at in range(0, len(times_s), 64))
         frames = (frame for chunk in chunks for frame in self.frames(story, chunk))
@@ -1094,7 +1103,9 @@ def build(
         for story, items in videos
         if items and not (folder / items[0].video).is_file()
     ]
-    bar = partial(tqdm, total=len(missing), desc=f"building {folder.name}", disable=not progress)
+    bar = partial(
+        progress_bar, total=len(missing), desc=f"building {folder.name}", disable=not progress
+    )
     if jobs > 1 and len(missing) > 1:
         with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
             list(bar(pool.map(_film, missing[::-1])))  # the longest first
@@ -1264,6 +1275,8 @@ def _check_file(path: Path, story: Story, take: Take) -> None:
     """The decoded pixels of an mp4 are those of its story, up to codec error, at some of its
     frames.
     """
+    from timescope_lite.video import read_frames
+
     times_s = take.times_s(story.num_seconds)
     chosen = times_s[np.linspace(0, len(times_s) - 1, 5).astype(int)]
     seen = to_model_size(read_frames(path, chosen + 0.25 / take.fps))

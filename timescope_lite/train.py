@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -24,15 +25,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
+from safetensors.numpy import load_file as load_numpy
 from safetensors.torch import load_file
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from timescope_lite.common import (
     BudgetError,
     UserError,
     pick_device,
     pick_dtype,
+    progress_bar,
     project_root,
     read_json,
     write_json,
@@ -63,6 +65,7 @@ from timescope_lite.world.story import StoryConfig, tell
 FRAMES_PER_STEP = 1024
 MAX_QUESTIONS = 64
 RIVALS = 1024  # a written time competes with at least so many seconds of the clock
+STORIES_PER_FILE = 100
 FEATURE_GAIN = 0.09  # standardised features of width 192: tokens of about unit size
 
 
@@ -299,7 +302,7 @@ class Trainer:
         """
         started, first, saved = time.time(), self.step, time.time()
         until = self.phase.steps if until is None else min(until, self.phase.steps)
-        bar = tqdm(
+        bar = progress_bar(
             initial=self.step, total=until, desc=self.phase.name, disable=None
         )  # time left; silent where nobody watches
         while self.step < until:
@@ -804,14 +807,18 @@ def _claim(out: Path, plan: dict[str, object], resume: bool) -> None:
 def _frozen_encoder(
     plan: Recipe, domains: Sequence[Domain], shared: Path, seed: int, log: Path
 ) -> FrameEncoder:
-    """The frame encoder of this recipe: trained once, then read back from its file."""
+    """The frame encoder of this recipe, where `pick_device` says: trained once, then read back from
+    its file.
+    """
     path = shared / f"frames-{plan.key(-1, seed)}.safetensors"
     if path.is_file():
         encoder = FrameEncoder(dataclasses.replace(plan.encoder, fields=Symbols(domains).sizes))
         encoder.load_state_dict(load_file(path))
-        return encoder.eval().requires_grad_(False)
-    encoder = pretrain_frames(domains, plan.encoder, plan.frames, seed, log)
+        return encoder.eval().requires_grad_(False).to(pick_device())
+    drawn = shared / f"pictures-{plan.key(-1, seed)}"
+    encoder = pretrain_frames(domains, plan.encoder, plan.frames, seed, log, drawn)
     write_tensors(path, encoder.state_dict())
+    shutil.rmtree(drawn, ignore_errors=True)
     return encoder
 
 
@@ -840,15 +847,46 @@ def _state_step(path: Path, phase_number: int) -> int:
 
 
 def picture_pool(
-    domains: Sequence[Domain], phase: FramePhase, seed: int
+    domains: Sequence[Domain], phase: FramePhase, seed: int, keep: Path | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pictures uint8 (N, 64, 64, 3) from many stories and the classes of what they show (N, 9).
     Outside the core town every story has its own camera.
+
+    With a folder `keep` every STORIES_PER_FILE stories are written there: drawing takes minutes,
+    and whoever is killed goes on where it stopped, with the same pictures.
     """
-    symbols, rng = Symbols(domains), np.random.default_rng((seed, 17))
-    whole = not all_core(domains)
+    rng = np.random.default_rng((seed, 17))
+    parts = []
+    for first in range(0, phase.stories, STORIES_PER_FILE):
+        stories = range(first, min(first + STORIES_PER_FILE, phase.stories))
+        path = None if keep is None else keep / f"{first:06}.safetensors"
+        if path is not None and path.is_file():
+            parts.append(load_numpy(path))
+            for _ in stories:  # the same draws as below: what follows must not change
+                rng.choice(512, phase.frames_per_story, replace=False)
+                rng.random(phase.frames_per_story)
+                if not all_core(domains):
+                    Camera.draw(rng)
+            continue
+        pixels, classes = _draw_pictures(domains, phase, seed, stories, rng)
+        parts.append({"pixels": pixels, "classes": classes})
+        if path is not None:
+            write_tensors(path, {name: torch.from_numpy(t) for name, t in parts[-1].items()})
+    pixels = np.concatenate([part["pixels"] for part in parts])
+    return pixels, np.concatenate([part["classes"] for part in parts])
+
+
+def _draw_pictures(
+    domains: Sequence[Domain],
+    phase: FramePhase,
+    seed: int,
+    stories: range,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures and classes of some stories; see `picture_pool`."""
+    symbols, whole = Symbols(domains), not all_core(domains)
     pixels, classes = [], []
-    for i in range(phase.stories):
+    for i in stories:
         story = tell(domains[i % len(domains)], 512, (seed, 17, i), StoryConfig(oddities=whole))
         seconds = np.sort(rng.choice(512, phase.frames_per_story, replace=False))
         if (
@@ -874,15 +912,17 @@ def pretrain_frames(
     phase: FramePhase,
     seed: int,
     log: Path | None = None,
+    keep: Path | None = None,
 ) -> FrameEncoder:
     """Train a frame encoder to name everything in a picture, then fix the scale of its features.
-    Deterministic for a seed on one device type.
+    Deterministic for a seed on one device type. `keep`: a folder for the pictures (`picture_pool`).
     """
     torch.manual_seed(seed)
+    device = pick_device()
     encoder = FrameEncoder(dataclasses.replace(config, fields=Symbols(domains).sizes)).to(
-        memory_format=torch.channels_last
+        device, memory_format=torch.channels_last
     )  # type: ignore[call-overload]
-    pixels, classes = picture_pool(domains, phase, seed)
+    pixels, classes = picture_pool(domains, phase, seed, keep)
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=phase.lr, weight_decay=0.01)
     rng, started = np.random.default_rng((seed, 18)), time.time()
     for step in range(phase.steps):
@@ -894,12 +934,10 @@ def pretrain_frames(
                 * (1 + math.cos(math.pi * step / phase.steps))
             )
         chosen = rng.integers(len(pixels), size=phase.batch)
-        images = (
-            torch.from_numpy(like_a_codec(pixels[chosen], rng)).permute(0, 3, 1, 2).float() / 255
-        )
-        target = torch.from_numpy(classes[chosen])
+        images = _as_images(like_a_codec(pixels[chosen], rng), device)
+        target = torch.from_numpy(classes[chosen]).to(device)
         with torch.autocast(
-            "cpu", dtype=torch.bfloat16, enabled=pick_dtype(torch.device("cpu")) == torch.bfloat16
+            device.type, dtype=torch.bfloat16, enabled=pick_dtype(device) == torch.bfloat16
         ):
             answers = encoder.answers(images)
         loss = torch.stack(
@@ -924,10 +962,13 @@ def pretrain_frames(
                 },
             )
     encoder.eval().requires_grad_(False)
-    encoder.standardise(
-        torch.from_numpy(pixels[:: max(1, len(pixels) // 2048)]).permute(0, 3, 1, 2).float() / 255
-    )
+    encoder.standardise(_as_images(pixels[:: max(1, len(pixels) // 2048)], device))
     return encoder
+
+
+def _as_images(pixels: np.ndarray, device: torch.device) -> Tensor:
+    """uint8 (N, 64, 64, 3) -> float (N, 3, 64, 64) in 0..1 on the device."""
+    return torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 255
 
 
 def _log_row(log: Path | None, row: dict[str, object]) -> None:

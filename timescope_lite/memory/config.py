@@ -13,7 +13,7 @@ from timescope_lite.memory.dvr import TIERS
 class MemoryConfig:
     """How a video is kept. `frames_per_segment`: S; `r`: frames per group of the HVR, divides S.
 
-    `tier`: where the DVR waits, "host" or "device"; `budget_frames`: bound on the attended KV at
+    `tier`: where the DVR waits (`dvr.TIERS`); `budget_frames`: bound on the attended KV at
     its peak, in frames' worth (None: none); `fps`: frames sampled per second. UserError for values
     that cannot be.
     """

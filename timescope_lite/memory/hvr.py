@@ -82,6 +82,16 @@ class HVRStore:
             buffer.v[:, :, self.num_slots : needed] = layer.v.detach()
         self.num_slots = needed
 
+    def trim(self) -> None:
+        """Give the spare room of the buffers back: the video has been read to its end. More may
+        still be put.
+        """
+        if self._buffers and self._buffers[0].k.shape[2] > self.num_slots:
+            self._buffers = [
+                _copied(old, _room_like(old, self.num_slots), self.num_slots)
+                for old in self._buffers
+            ]
+
     @property
     def layers(self) -> list[LayerKV]:
         """What is held so far, per layer (1, H_kv, num_slots, D): views of the buffers."""

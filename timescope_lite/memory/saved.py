@@ -138,6 +138,7 @@ def load(
         first, last = segment * memory.slots, (segment + 1) * memory.slots
         pooled = [layer.span(first, last) for layer in tensors["hvr"]]
         memory.append(dense, pooled)
+    memory.holistic.trim()
     memory.num_valid = manifest.frames
     return memory
 

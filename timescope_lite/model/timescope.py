@@ -21,9 +21,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from timescope_lite.common import UserError
+from timescope_lite.common import UserError, progress_bar
 from timescope_lite.memory import LayerKV, Memory, MemoryConfig
 from timescope_lite.memory.budget import DEFAULT_R, check_compression
 from timescope_lite.memory.saved import describe_video
@@ -199,7 +198,7 @@ class TimeScope(nn.Module):
         memory.video = describe_video(Path(video)) | {"duration_s": duration_s}
         segments = math.ceil(duration_s * config.fps / config.frames_per_segment)
         stream = feature_stream(self, Path(video), config.fps)
-        for features, num_valid in tqdm(
+        for features, num_valid in progress_bar(
             stream,
             total=segments,
             unit="segment",
@@ -207,6 +206,7 @@ class TimeScope(nn.Module):
             disable=None if progress else True,
         ):
             self.append(memory, features, num_valid)
+        memory.holistic.trim()
         return memory
 
     def ground(
@@ -391,6 +391,7 @@ class TimeScope(nn.Module):
         memory = self.empty_memory(self.memory_config(r, tier=tier), clock)
         for features, num_valid in segments:
             self.append(memory, features, num_valid, history)
+        memory.holistic.trim()
         return memory
 
     # --- text over a memory -----------------------------------------------------------------------
