@@ -25,6 +25,7 @@ from timescope_lite.common import UserError, atomic_path
 from timescope_lite.corpus import CachedSource, FeatureSource, Item, Pile, SymbolicSource
 from timescope_lite.datasets.prompts import Writer, vocabulary_of
 from timescope_lite.evaluate import differences, run_systems, summarise
+from timescope_lite.memory.budget import DEFAULT_R
 from timescope_lite.model.checkpoint import load, save
 from timescope_lite.model.timescope import ModelConfig, TimeScope
 from timescope_lite.results import read_result, write_result
@@ -48,7 +49,7 @@ class Dial:
 
     story: StoryConfig = field(default_factory=StoryConfig)
     S: int = 16
-    r: int = 16
+    r: int = DEFAULT_R
     K: int = 1
     joint: bool = False
 
