@@ -2,6 +2,7 @@
 split, a smoke training, a tiny notebook.
 """
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -60,6 +61,9 @@ def stage(tmp_path_factory):
     (folder / "grid.toml").write_text(
         f'notebook = "{folder / "04_tiny.ipynb"}"\nabout = "two seeds"\nseeds = [1, 2]\n'
     )
+    (folder / "charades.txt").write_text("AO8RW 0.0 6.9##a person puts a book on a shelf.\n")
+    answer = {"video": "AO8RW", "text": "a person puts a book on a shelf.", "answer": [0.0, 6.9]}
+    (folder / "predictions.jsonl").write_text(json.dumps(answer) + "\n")
     yield {"folder": folder, "video": video / item.video, "task": item.text}
     patch.undo()
 
@@ -73,6 +77,8 @@ def arguments_of(command: str, stage: dict) -> list[str]:
         "VIDEO": str(stage["video"]),
         "TASK": stage["task"],
         "DIR": out,
+        "F": str(stage["folder"] / "predictions.jsonl"),
+        "G": str(stage["folder"] / "charades.txt"),
         "notebooks/*.ipynb": str(stage["folder"] / "04_tiny.ipynb"),
     }
     swap |= {"grids/*.toml": str(stage["folder"] / "grid.toml")}
